@@ -1,0 +1,178 @@
+"""A connection's URL, taken apart into flat options. Pure; follows redis-py's `from_url` where that has an answer.
+
+| URL | meaning |
+| --- | --- |
+| `redis://user:password@host:6379/0?option=value` | TCP |
+| `rediss://...` | TCP with TLS |
+| `unix://user:password@/path/to.sock?db=1` | unix socket |
+| `embedded://` | the private engine, gone at exit |
+| `embedded:///some/dir` | the private engine, data kept in the folder |
+
+User, password, host, path and options are percent-decoded. `db` in the query wins over the one in the path.
+A part that did not parse is never shown: it may be half of a password with an unescaped `/`, `?`, `#` or `@`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from gravito.atlas._rules import prefix, suggestion
+from gravito.errors import ConfigurationError
+
+SCHEMES = ("redis", "rediss", "unix", "embedded")
+_ESCAPE = "write '/', '?', '#' and '@' in a user name or password as %2F, %3F, %23 and %40"
+
+
+def parse_url(url: object, connection: str | None = None) -> dict[str, Any]:
+    """Take a URL apart.
+
+    Args:
+        url: the URL; anything but text is refused.
+        connection: the connection's name, for messages.
+
+    Returns:
+        Flat options: `driver` always, the others where the URL says something about them. Values from the query
+        are still text.
+
+    Raises:
+        ConfigurationError: the URL is malformed; the message never shows the URL itself.
+    """
+    if not isinstance(url, str):
+        raise _malformed(connection, f"it is of type {type(url).__name__}, not text")
+    if url != url.strip() or any(letter < " " for letter in url):
+        raise _malformed(connection, "it has spaces or control characters around or in it")
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise _malformed(connection, "the host is not a name or an address") from None
+    if parts.scheme not in SCHEMES or "://" not in url:
+        raise _wrong_scheme(connection, parts.scheme if "://" in url else "")
+    _refuse_stray_marks(parts, connection)
+    options = _SCHEME[parts.scheme](parts, connection)
+    query = _query(parts, connection)
+    if parts.scheme == "unix" or parts.scheme == "embedded":
+        # these have no port and no numeric path, so nothing in the query can contradict the URL
+        return query | options
+    database = options.pop("db", None)
+    if database is not None:
+        query.setdefault("db", database)
+    return query | options
+
+
+def _malformed(connection: str | None, why: str) -> ConfigurationError:
+    allowed = "redis://, rediss://, unix:// or embedded://"
+    return ConfigurationError(
+        f"{prefix(connection)}malformed url: {why}; allowed: {allowed}", field="url", allowed=allowed
+    )
+
+
+def _wrong_scheme(connection: str | None, scheme: str) -> ConfigurationError:
+    if not scheme:
+        return _malformed(connection, "it does not begin with a scheme and ://")
+    return ConfigurationError(
+        f"{prefix(connection)}url has the scheme {scheme!r}; allowed: {', '.join(SCHEMES)}{suggestion(scheme, SCHEMES)}",
+        field="url",
+        value=scheme,
+        allowed=SCHEMES,
+    )
+
+
+def _refuse_stray_marks(parts: SplitResult, connection: str | None) -> None:
+    if parts.fragment:
+        raise _malformed(connection, f"it has a '#'; {_ESCAPE}")
+    stray_in_path = "@" in parts.path and parts.netloc != ""
+    if stray_in_path or "@" in parts.query:
+        raise _malformed(connection, f"it has an '@' behind the host; {_ESCAPE}")
+
+
+def _query(parts: SplitResult, connection: str | None) -> dict[str, Any]:
+    try:
+        pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+    except ValueError:
+        raise _malformed(connection, "its query is not of the form option=value&option=value") from None
+    options: dict[str, Any] = {}
+    for key, value in pairs:
+        if key == "url":
+            raise _malformed(connection, "its query holds another url")
+        options.setdefault(key, value)  # redis-py takes the first of several
+    return options
+
+
+def _credentials(parts: SplitResult) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if parts.username:
+        options["username"] = unquote(parts.username)
+    if parts.password:
+        options["password"] = unquote(parts.password)
+    return options
+
+
+def _tcp(parts: SplitResult, connection: str | None) -> dict[str, Any]:
+    options = {"driver": "redis", "path": None, **_credentials(parts)}
+    if parts.scheme == "rediss":
+        options["tls"] = True
+    if parts.hostname:
+        options["host"] = unquote(parts.hostname)
+    elif parts.netloc.rpartition("@")[2]:
+        raise _malformed(connection, "it has a port but no host")
+    port = _port(parts, connection)
+    if port is not None:
+        options["port"] = port
+    database = unquote(parts.path).strip("/")
+    if database:
+        if not database.isascii() or not database.isdigit():
+            raise ConfigurationError(
+                f"{prefix(connection)}db in the url's path is {database!r}; allowed: a whole number of at least 0",
+                field="db",
+                value=database,
+                allowed="a whole number of at least 0",
+            )
+        options["db"] = int(database)
+    return options
+
+
+def _port(parts: SplitResult, connection: str | None) -> int | None:
+    try:
+        return parts.port
+    except ValueError:
+        # urllib's own message quotes the text behind the colon, which may be a password's beginning
+        pass
+    text = parts.netloc.rpartition(":")[2]
+    number = (
+        int(text) if "@" in parts.netloc and text.isascii() and text.isdigit() and len(text) <= 6 else None
+    )
+    shown = f" is {number}, which" if number is not None else ""
+    raise ConfigurationError(
+        f"{prefix(connection)}the url's port{shown} is not a number in the range; allowed: a whole number"
+        f" from 1 to 65535 ({_ESCAPE})",
+        field="port",
+        value=number,
+        allowed="a whole number from 1 to 65535",
+    )
+
+
+def _unix(parts: SplitResult, connection: str | None) -> dict[str, Any]:
+    if parts.netloc.rpartition("@")[2]:
+        raise _malformed(
+            connection, "a unix socket has no host: write unix:///path or unix://user:password@/path"
+        )
+    path = unquote(parts.path)
+    if path in ("", "/"):
+        raise _malformed(connection, "the socket's path is missing: write unix:///path")
+    return {"driver": "redis", "path": path, **_credentials(parts)}
+
+
+def _embedded(parts: SplitResult, connection: str | None) -> dict[str, Any]:
+    if parts.netloc:
+        raise _malformed(
+            connection, "the folder must be absolute and without a host: write embedded:///some/dir"
+        )
+    if parts.path == "/":
+        raise _malformed(
+            connection, "name a folder: embedded:///some/dir, or embedded:// for a private engine"
+        )
+    return {"driver": "embedded", "directory": unquote(parts.path) or None}
+
+
+_SCHEME = {"redis": _tcp, "rediss": _tcp, "unix": _unix, "embedded": _embedded}

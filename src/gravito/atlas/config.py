@@ -1,0 +1,338 @@
+"""Settings of a connection: small frozen objects, checked when they are built, secrets masked when shown.
+
+Every setting can be given as a field (`Settings(port=6380)`), in a mapping (`{"port": 6380}`), in a URL's query
+(`redis://host?client_name=web`) or as a keyword of `Client.from_url`. Groups are given as objects, as mappings or
+dotted: `timeouts=Timeouts(command=2)`, `{"timeouts": {"command": 2}}`, `?timeouts.command=2`. Names that redis-py
+users know are understood too: `socket_timeout`, `socket_connect_timeout`, `max_connections`,
+`health_check_interval`, `unix_socket_path`, `ssl`, `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile`, `ssl_password`,
+`ssl_check_hostname`, `ssl_cert_reqs`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Self, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from gravito.atlas import _rules
+from gravito.atlas._options import read_options
+from gravito.errors import ConfigurationError
+
+__all__ = ["TLS", "Limits", "Retry", "Settings", "Timeouts"]
+
+_Part = TypeVar("_Part", bound="_Checked")
+
+
+class _Checked(msgspec.Struct, frozen=True, kw_only=True):
+    """A frozen object whose fields are checked against a table of rules."""
+
+    _RULES: ClassVar[Mapping[str, _rules.Rule]] = {}
+    _GROUP: ClassVar[str] = ""  # the name of the field of Settings that holds such an object
+
+    def __post_init__(self) -> None:
+        for field, rule in self._RULES.items():
+            _rules.check(None, f"{self._GROUP}.{field}", getattr(self, field), rule)
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return list(self._shown())
+
+    def _shown(self) -> Iterator[tuple[str, Any]]:
+        for field in msgspec.structs.fields(self):
+            value = getattr(self, field.name)
+            default = field.default
+            if default is msgspec.NODEFAULT and field.default_factory is not msgspec.NODEFAULT:
+                default = field.default_factory()
+            if value == default and field.name not in _ALWAYS_SHOWN:
+                continue
+            rule = self._RULES.get(field.name)
+            yield field.name, _rules.MASK if rule is not None and rule.secret else value
+
+    def __repr__(self) -> str:
+        # only what differs from the default: thirty fields would hide the two that matter
+        shown = ", ".join(f"{name}={value!r}" for name, value in self._shown())
+        return f"{type(self).__name__}({shown})"
+
+
+_ALWAYS_SHOWN = frozenset({"name", "driver"})
+
+
+class Timeouts(_Checked, frozen=True, kw_only=True):
+    """How long to wait, in seconds. None means without limit where it is allowed.
+
+    Args:
+        connect: for a connection, its TLS and its handshake together.
+        command: for a reply; None allowed.
+        lease: for a leased wire, or for room among the commands in flight; None allowed.
+        drain: for the commands in flight when a client is closed; 0 does not wait.
+
+    Raises:
+        ConfigurationError: a value that is not a positive number.
+    """
+
+    _RULES: ClassVar[Mapping[str, _rules.Rule]] = _rules.TIMEOUTS
+    _GROUP: ClassVar[str] = "timeouts"
+
+    connect: float = 5.0
+    command: float | None = 5.0
+    lease: float | None = 5.0
+    drain: float = 5.0
+
+
+class Limits(_Checked, frozen=True, kw_only=True):
+    """What a client may use at most.
+
+    Args:
+        in_flight: commands that are written and not answered; further ones wait their turn.
+        in_flight_bytes: bytes of these commands.
+        leased_wires: connections beside the shared one.
+        lease_over: a command whose encoding is longer than this many bytes takes a leased wire.
+        push_buffer: messages that a subscription keeps for a slow reader.
+
+    Raises:
+        ConfigurationError: a value that is not a whole number of at least 1.
+    """
+
+    _RULES: ClassVar[Mapping[str, _rules.Rule]] = _rules.LIMITS
+    _GROUP: ClassVar[str] = "limits"
+
+    in_flight: int = 16_384
+    in_flight_bytes: int = 64 * 1024 * 1024
+    leased_wires: int = 64
+    lease_over: int = 1024 * 1024
+    push_buffer: int = 10_000
+
+
+class Retry(_Checked, frozen=True, kw_only=True):
+    """How often to try again, and how long to wait between: exponential backoff with full jitter.
+
+    Args:
+        attempts: tries after the first; 0 never tries again.
+        base: seconds; the upper end of the first wait, doubled for each further one.
+        cap: seconds; no wait is longer.
+
+    Raises:
+        ConfigurationError: a negative value, or a base above the cap.
+    """
+
+    _RULES: ClassVar[Mapping[str, _rules.Rule]] = _rules.RETRY
+    _GROUP: ClassVar[str] = "retry"
+
+    attempts: int = 3
+    base: float = 0.02
+    cap: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.base > self.cap:
+            allowed = f"at most retry.cap, which is {self.cap!r}"
+            message = f"retry.base is {self.base!r}; allowed: {allowed}"
+            raise ConfigurationError(message, field="retry.base", value=self.base, allowed=allowed)
+
+
+class TLS(_Checked, frozen=True, kw_only=True):
+    """TLS on the connection. `TLS()` trusts the system's certificates and checks the host name.
+
+    Args:
+        ca_file: certificates to trust instead of the system's (PEM).
+        cert_file: this client's certificate (PEM), for servers that ask for one.
+        key_file: the key that belongs to it, if it is not in the same file.
+        key_password: opens the key; never shown.
+        check_hostname: the certificate must be for this host. Of no effect without `verify`.
+        verify: the certificate must be signed by somebody trusted. False is for tests alone.
+
+    Raises:
+        ConfigurationError: a value of the wrong type, or a key without a certificate.
+    """
+
+    _RULES: ClassVar[Mapping[str, _rules.Rule]] = _rules.TLS
+    _GROUP: ClassVar[str] = "tls"
+
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    key_password: str | None = None
+    check_hostname: bool = True
+    verify: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.key_file is not None and self.cert_file is None:
+            allowed = "the path of the certificate that tls.key_file belongs to"
+            raise ConfigurationError(
+                f"tls.cert_file is None; allowed: {allowed}", field="tls.cert_file", allowed=allowed
+            )
+
+
+class Settings(_Checked, frozen=True, kw_only=True):
+    """Everything about one connection.
+
+    Args:
+        name: the connection's name, for messages.
+        driver: "redis" (a server, also Valkey) or "embedded" (the private engine).
+        host: name or address of the server.
+        port: 1 to 65535.
+        path: a unix socket; goes before host and port.
+        directory: where the embedded engine keeps its data; None keeps nothing. A relative path is taken from
+            the working directory.
+        username: ACL user.
+        password: never shown.
+        db: number of the database.
+        protocol: 2 or 3: that RESP version, with its reply shapes as in redis-py. None (the default): RESP3 on
+            the wire, redis-py's default shapes.
+        decode_responses: text (UTF-8) if true, bytes if not.
+        client_name: shown in CLIENT LIST.
+        health_check: seconds between two pings of an idle connection; 0 sends none.
+        timeouts: how long to wait.
+        limits: what to use at most.
+        retry: what to do when a try fails.
+        tls: None for plain connections.
+
+    Raises:
+        ConfigurationError: names the field, the value (never a secret) and what is allowed.
+    """
+
+    _RULES: ClassVar[Mapping[str, _rules.Rule]] = _rules.SETTINGS
+
+    name: str = "redis"
+    driver: str = "redis"
+    host: str = "127.0.0.1"
+    port: int = 6379
+    path: str | None = None
+    directory: str | None = None
+    username: str | None = None
+    password: str | None = None
+    db: int = 0
+    protocol: int | None = None
+    decode_responses: bool = True
+    client_name: str | None = None
+    health_check: float = 15.0
+    timeouts: Timeouts = Timeouts()
+    limits: Limits = Limits()
+    retry: Retry = Retry()
+    tls: TLS | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("username", "password"):
+            if getattr(self, field) == "":  # an unset variable; AUTH with it would always fail
+                msgspec.structs.force_setattr(self, field, None)
+        named = self.name if isinstance(self.name, str) else None
+        for field, rule in self._RULES.items():
+            _rules.check(named, field, getattr(self, field), rule)
+        self._check_groups()
+        self._check_together()
+        if self.directory is not None:
+            # the engine is looked up by its folder, so one folder must have one name
+            whole = os.path.abspath(os.path.expanduser(self.directory))
+            msgspec.structs.force_setattr(self, "directory", whole)
+
+    def _check_groups(self) -> None:
+        for field, kind in _KINDS.items():
+            value = getattr(self, field)
+            if isinstance(value, kind) or (field == "tls" and value is None):
+                continue
+            allowed = f"a {kind.__name__} object or a mapping" + (", or None" if field == "tls" else "")
+            raise self._problem(field, f"is of type {type(value).__name__}", allowed)
+
+    def _check_together(self) -> None:
+        if self.driver == "embedded":
+            for field in ("path", "tls"):
+                if getattr(self, field) is not None:
+                    raise self._problem(field, "is set", 'None with driver "embedded"')
+        elif self.directory is not None:
+            raise self._problem("directory", f"is {self.directory!r}", 'None unless the driver is "embedded"')
+        if self.path is not None and self.tls is not None:
+            raise self._problem("tls", "is set", "None with a unix socket")
+
+    def _problem(self, field: str, what: str, allowed: str) -> ConfigurationError:
+        message = f"{_rules.prefix(self.name)}{field} {what}; allowed: {allowed}"
+        return ConfigurationError(message, field=field, allowed=allowed)
+
+    @property
+    def address(self) -> str:
+        """Where the connection goes, without secrets: `127.0.0.1:6379`, `/run/x.sock`, `embedded:/dir`."""
+        if self.driver == "embedded":
+            return f"embedded:{self.directory}" if self.directory else "embedded"
+        if self.path is not None:
+            return self.path
+        return f"{self._host_in_brackets}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """The connection as a URL, the password masked."""
+        if self.driver == "embedded":
+            return f"embedded://{quote(self.directory or '')}"
+        secret = f":{_rules.MASK}" if self.password is not None else ""
+        user = quote(self.username or "", safe="") + secret
+        user = f"{user}@" if user else ""
+        if self.path is not None:
+            return f"unix://{user}{quote(self.path)}" + (f"?db={self.db}" if self.db else "")
+        scheme = "rediss" if self.tls is not None else "redis"
+        return f"{scheme}://{user}{self._host_in_brackets}:{self.port}/{self.db}"
+
+    @property
+    def _host_in_brackets(self) -> str:
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+    @classmethod
+    def from_url(cls, url: str, **options: Any) -> Self:
+        """Settings from a URL and further options.
+
+        Args:
+            url: `redis://`, `rediss://`, `unix://`, `embedded://` or `embedded:///some/dir`.
+            **options: any option of a mapping, and `name`. What the URL says wins, as in redis-py.
+
+        Raises:
+            ConfigurationError: never shows the URL's user or password.
+        """
+        name = options.pop("name", "redis")
+        return cls.from_mapping(name, {**options, "url": url})
+
+    @classmethod
+    def from_mapping(cls, name: str, mapping: Mapping[str, Any]) -> Self:
+        """Settings from one connection's mapping, as in `config/database.py`. Text is cast where it can be.
+
+        Args:
+            name: the connection's name.
+            mapping: options, flat or nested; a `url` wins over the others.
+
+        Raises:
+            ConfigurationError: names the connection, the option, the value (never a secret) and what is allowed.
+        """
+        _rules.check(None, "name", name, _rules.SETTINGS["name"])
+        flat = read_options(name, mapping)
+        fields = {key: value for key, value in flat.items() if "." not in key}
+        try:
+            for group, kind in _KINDS.items():
+                parts = {
+                    key.partition(".")[2]: value for key, value in flat.items() if key.startswith(f"{group}.")
+                }
+                if group == "tls":
+                    fields["tls"] = _tls(fields.get("tls"), parts)
+                elif parts:
+                    fields[group] = _merged(kind, fields.get(group), parts)
+        except ConfigurationError as error:
+            # the parts do not know which connection they are for
+            raise ConfigurationError(
+                f"{_rules.prefix(name)}{error}", field=error.field, value=error.value, allowed=error.allowed
+            ) from None
+        return cls(name=name, **fields)
+
+
+_KINDS: dict[str, type[_Checked]] = {"timeouts": Timeouts, "limits": Limits, "retry": Retry, "tls": TLS}
+
+
+def _merged(kind: type[_Part], given: Any, parts: dict[str, Any]) -> _Part:
+    """An object of `kind` with `parts`, on top of one that was given."""
+    return msgspec.structs.replace(given, **parts) if isinstance(given, kind) else kind(**parts)
+
+
+def _tls(given: Any, parts: dict[str, Any]) -> Any:
+    """TLS is on when it is asked for or when a part of it is set, unless it is switched off in words."""
+    if given is False:
+        return None
+    if given is True or (given is None and parts):
+        return TLS(**parts)
+    return _merged(TLS, given, parts) if parts else given
