@@ -1,0 +1,373 @@
+"""The embedded engine: a real Valkey (or Redis) server as a private child of this process.
+
+It listens on a Unix socket in a folder that only this user may enter, and ends within a second of this process,
+however that ends. Without a directory its data are gone with it. With one, the data are kept there (append-only
+file), the folder is locked for as long as a server may write to it, and any other process that names the folder
+attaches to that server.
+
+    engine = engine_for(None)
+    path = engine.ensure()      # blocking; starts it if need be
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import shutil
+import socket
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from gravito.atlas import _engine_process as process
+from gravito.atlas._engine_binary import find_binary
+from gravito.atlas._engine_process import Child, Directive
+from gravito.errors import EngineError
+
+__all__ = ["Directive", "Engine", "engine_for", "find_binary", "stop_all"]
+
+logger = logging.getLogger("gravito.atlas.embedded")
+
+START_TIMEOUT = 30.0  # seconds; starting takes some 40 ms, reading a large kept folder may take long
+CONTROL = ".gravito"  # folder in a kept folder: lock, socket, configuration, log
+PATH_LIMIT = 103  # bytes of a socket's path; macOS takes 103, Linux 107
+
+
+class Engine:
+    """One embedded server: started, attached to, watched and stopped.
+
+    Thread-safe. After a fork the child attaches to its parent's server for as long as that lives, and never
+    stops it.
+
+    Args:
+        directory: folder that keeps the data, or None for a private engine whose data go with it.
+        directives: further lines of the server's configuration, as `{"maxmemory": "10mb"}`; a sequence gives
+            a line with several values. They win over the engine's own.
+        port: TCP port to listen on besides the Unix socket; 0 for none.
+        host: address to bind the port to.
+        binary: the server to run; by default what `find_binary` finds.
+        start_timeout: seconds within which the server must answer.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str] | None = None,
+        *,
+        directives: Mapping[str, Directive] | None = None,
+        port: int = 0,
+        host: str = "127.0.0.1",
+        binary: str | os.PathLike[str] | None = None,
+        start_timeout: float = START_TIMEOUT,
+    ) -> None:
+        self.directory: Path | None = None if directory is None else _resolved(directory)  # kept data, or None
+        self.port = port
+        self.host = host
+        self._directives = dict(directives or {})
+        self._binary = None if binary is None else Path(binary)
+        self._timeout = start_timeout
+        self._lock = threading.Lock()  # one start or stop at a time
+        self._child: Child | None = None  # the server that this process started
+        self._path: str | None = None  # the socket in use, our own or another process's; None when stopped
+        _engines.add(self)
+
+    @property
+    def path(self) -> str | None:
+        """Path of the Unix socket, or None before the first `ensure` and after `stop`."""
+        return self._path
+
+    @property
+    def owner(self) -> bool:
+        """Whether the server is this process's child, rather than another process's."""
+        return self._child is not None
+
+    @property
+    def running(self) -> bool:
+        """Whether a server listens on the socket now."""
+        return process.listens(self._path)
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the server, or None when it does not run."""
+        if self._path is None:
+            return None
+        try:
+            return int(Path(self._path).with_name(process.PIDFILE).read_text())
+        except (OSError, ValueError):
+            return None
+
+    def ensure(self) -> str:
+        """Start the server, or attach to the one that has the folder, unless that is done already.
+
+        Blocking: about 50 ms for a start, microseconds when the server is up.
+
+        Returns:
+            The path of its Unix socket.
+
+        Raises:
+            EngineError: no binary, a folder that cannot be used, or a server that did not come up; the message
+                says what to do.
+        """
+        with self._lock:
+            if self._up():
+                assert self._path is not None
+                return self._path
+            self._mourn()
+            self._path = self._start_private() if self.directory is None else self._start_kept(self.directory)
+            return self._path
+
+    def stop(self) -> None:
+        """Stop the server if this process started it, else only let go of it. May be called at any time."""
+        with self._lock:
+            child, self._child, self._path = self._child, None, None
+            if child is not None:
+                child.end()
+
+    def _up(self) -> bool:
+        if self._child is not None and not self._child.alive():
+            return False
+        return process.listens(self._path)
+
+    def _mourn(self) -> None:
+        # What was there and is not any more is cleared away, and said if it took data with it.
+        if self._path is None:
+            return
+        if self.directory is None:
+            logger.warning("The private engine has ended and its data are lost; starting an empty one.")
+        else:
+            logger.info("The engine of %s has gone; starting it again.", self.directory)
+        child, self._child, self._path = self._child, None, None
+        if child is not None:
+            child.end()
+
+    def _start_private(self) -> str:
+        runtime = _temporary_folder()
+        own: dict[str, Directive] = {"dir": str(runtime), "save": "", "appendonly": "no"}
+        return self._start(runtime, own, lock=None, log=runtime / process.LOG)
+
+    def _start_kept(self, directory: Path) -> str:
+        control = _prepare(directory)
+        deadline = time.monotonic() + self._timeout
+        while True:
+            lock = _lock(control / "lock")
+            if lock is not None:
+                try:
+                    return self._own(directory, control, lock)
+                finally:
+                    process.close(lock)  # the watchdog and the server hold it from here on
+            path = self._attach(control, deadline)
+            if path is not None:
+                return path
+
+    def _own(self, directory: Path, control: Path, lock: int) -> str:
+        runtime = control if _can_bind(control / process.SOCKET) else _temporary_folder()
+        record = os.fsencode(runtime / process.SOCKET)
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, record, 0)
+        own: dict[str, Directive] = {"dir": str(directory), "save": "", "appendonly": "yes", "appendfsync": "everysec"}
+        return self._start(runtime, own, lock=lock, log=control / process.LOG)
+
+    def _start(self, runtime: Path, own: Mapping[str, Directive], *, lock: int | None, log: Path) -> str:
+        directives: dict[str, Directive] = {
+            "daemonize": "no",
+            "port": self.port,
+            "bind": self.host,
+            "unixsocket": str(runtime / process.SOCKET),
+            "unixsocketperm": "700",
+            "pidfile": str(runtime / process.PIDFILE),
+            "logfile": "",
+            **own,
+            **self._directives,
+        }
+        temporary = runtime.name != CONTROL
+        try:
+            binary = self._binary or find_binary()
+            child, log_start = process.spawn(
+                binary, runtime, directives, temporary=temporary, kill=self.directory is None, lock=lock, log=log
+            )
+        except BaseException as error:
+            if temporary:
+                shutil.rmtree(runtime, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise EngineError(f"The engine cannot be started in {runtime}: {error}.") from error
+            raise
+        self._child, self._path = child, child.socket
+        self._await(child, binary, lambda: process.log_tail(log, log_start, directives))
+        return child.socket
+
+    def _await(self, child: Child, binary: Path, tail: Callable[[], str]) -> None:
+        try:
+            reply = process.wait_ready(child, self._timeout)
+            if reply.startswith(b"-LOADING"):
+                raise self._loading()  # it stays, so that a later call finds it further on
+            if not reply:
+                raise process.failure(child, binary, tail(), self._timeout)
+        except BaseException as error:
+            if not (isinstance(error, EngineError) and child.alive() and process.listens(child.socket)):
+                self._child = self._path = None
+                child.end()
+            raise
+
+    def _attach(self, control: Path, deadline: float) -> str | None:
+        try:
+            path = os.fsdecode((control / "lock").read_bytes())
+        except OSError:
+            path = ""
+        reply = process.answers(path, 1.0) if path else b""
+        if reply and not reply.startswith(b"-LOADING"):
+            if self.port:
+                raise EngineError(
+                    f"{self.directory} is in use by another process's engine, which cannot be given port "
+                    f"{self.port}; end that process, or name another folder."
+                )
+            logger.debug("Attached to the engine on %s.", path)
+            return path
+        if time.monotonic() >= deadline:
+            raise self._loading() if reply else EngineError(
+                f"{self.directory} is locked by another process whose engine did not answer within "
+                f"{self._timeout:g} seconds; see {control / process.LOG}."
+            )
+        time.sleep(0.01)  # the owner is starting or ending its server; the lock announces neither
+        return None
+
+    def _loading(self) -> EngineError:
+        return EngineError(
+            f"The engine of {self.directory} was still reading its data after {self._timeout:g} seconds; try again."
+        )
+
+    def __enter__(self) -> Self:
+        self.ensure()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        where = "private" if self.directory is None else str(self.directory)
+        if not self.running:
+            return f"<Engine {where}: not running>"
+        return f"<Engine {where}: {'owner' if self.owner else 'attached'}, pid {self.pid}, {self._path}>"
+
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()  # all, for the end of the process and for forks
+_shared: dict[Path | None, Engine] = {}  # those of engine_for
+_shared_lock = threading.Lock()
+
+
+def engine_for(directory: str | os.PathLike[str] | None = None) -> Engine:
+    """The process's one engine for a directory (None: the private one). Does not start it; thread-safe."""
+    key = None if directory is None else _resolved(directory)
+    with _shared_lock:
+        engine = _shared.get(key)
+        if engine is None:
+            engine = _shared[key] = Engine(key)
+        return engine
+
+
+def stop_all() -> None:
+    """Stop every engine that this process started. Runs by itself at the process's end."""
+    engines = list(_engines)
+    for engine in engines:
+        child = engine._child
+        if child is not None:
+            child.let_go()  # all at once, so that the waits below overlap
+    for engine in engines:
+        engine.stop()
+
+
+atexit.register(stop_all)
+
+
+def _after_fork_in_child() -> None:
+    # The parent's server may be used as long as it lives, but it is not ours; a lock may be held by a thread
+    # that does not exist here.
+    global _shared_lock
+    _shared_lock = threading.Lock()
+    for engine in list(_engines):
+        engine._lock = threading.Lock()
+        engine._child = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _resolved(directory: str | os.PathLike[str]) -> Path:
+    return Path(os.path.realpath(Path(directory).expanduser()))
+
+
+def _prepare(directory: Path) -> Path:
+    """Make the folder, if need be, and the control folder in it, which it returns."""
+    control = directory / CONTROL
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        control.mkdir(mode=0o700, exist_ok=True)
+        control.chmod(0o700)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise EngineError(f"The engine's folder {directory} is not a folder: {error}.") from error
+    except OSError as error:
+        raise EngineError(
+            f"The engine's folder {directory} cannot be used: {error}. It must be writable and this user's own."
+        ) from error
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise EngineError(f"The engine's folder {directory} is not writable.")
+    return control
+
+
+def _lock(path: Path) -> int | None:
+    """Lock the file: its descriptor, or None when another server holds it.
+
+    The kernel lets go of the lock when its last holder ends, so a lock is never stale.
+    """
+    import fcntl  # not there on Windows, where find_binary says so
+
+    try:
+        descriptor = process.guarded(
+            lambda: os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        )
+    except OSError as error:
+        raise EngineError(f"The engine's lock {path} cannot be opened: {error}.") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        process.close(descriptor)
+        return None
+    except OSError as error:
+        process.close(descriptor)
+        raise EngineError(f"The file system of {path} has no locks: {error}. Choose a local folder.") from error
+    return descriptor
+
+
+def _can_bind(path: Path) -> bool:
+    """Whether a socket may be made there: the path is short enough and the file system takes sockets."""
+    if len(os.fsencode(path)) > PATH_LIMIT:
+        return False
+    with suppress(FileNotFoundError):
+        path.unlink()  # a stale one: the lock is ours
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind(str(path))
+        except OSError:
+            return False
+    path.unlink()
+    return True
+
+
+def _temporary_folder() -> Path:
+    for parent in (None, "/tmp"):  # a long TMPDIR leaves no room for the socket's name
+        try:
+            folder = Path(tempfile.mkdtemp(prefix="gravito-", dir=parent))
+        except OSError as error:
+            raise EngineError(f"No temporary folder for the engine's socket: {error}.") from error
+        if len(os.fsencode(folder / process.SOCKET)) <= PATH_LIMIT:
+            return folder
+        folder.rmdir()
+    raise EngineError("The path of the temporary folder is too long for a socket.")
