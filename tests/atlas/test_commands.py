@@ -155,6 +155,7 @@ def test_ordinary_commands(name: str, args: tuple[object, ...]) -> None:
         ("BRPOP", ("a", 0), math.inf),
         ("BLMOVE", ("a", "b", "LEFT", "RIGHT", b"1"), 1.0),
         ("BRPOPLPUSH", ("a", "b", 3), 3.0),
+        ("BLMOVEM", ("a", "b", "LEFT", "RIGHT", 2, "COUNT", 5, "OBO"), 2.0),
         ("BLMPOP", (0.25, 1, "a", "LEFT"), 0.25),
         ("BZMPOP", (4, 1, "a", "MIN"), 4.0),
         ("BZPOPMIN", ("a", "7"), 7.0),
