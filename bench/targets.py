@@ -1,0 +1,92 @@
+"""What the figures must reach: data, and the arithmetic that judges it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from bench.contenders import OURS
+from bench.limits import NAME as REDIS_BENCHMARK
+from gravito.cli.measure import Spread
+
+Kind = Literal["at least", "less than", "at most plus"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """`at least`: ours >= bound x theirs; `less than`: ours < bound x theirs; `at most plus`: ours <= theirs + bound."""
+
+    row: str
+    against: str
+    bound: float
+    kind: Kind = "at least"
+
+    def __str__(self) -> str:
+        if self.kind == "at least":
+            return f">= {self.bound:g} x"
+        return f"< {self.bound:g} x" if self.kind == "less than" else f"<= + {self.bound:g}"
+
+
+TARGETS = (
+    Target("get50", "redis-py", 10),
+    Target("get50", "valkey-glide", 3.5),
+    Target("get50", "floor", 0.7),
+    Target("get500", "redis-py", 15),
+    Target("get500", "valkey-glide", 4),
+    Target("get500", "floor", 0.7),
+    Target("get500", REDIS_BENCHMARK, 0.35),
+    Target("set500", "redis-py", 8),
+    Target("set500", "valkey-glide", 3),
+    Target("get1", "redis-py", 1.6),
+    Target("get1", "valkey-glide", 1.6),
+    Target("get1", "floor", 0.9),
+    Target("pipeline100", "redis-py", 4),
+    Target("pipeline100", "valkey-glide", 2.5),
+    Target("pubsub", "redis-py", 4),
+    Target("memory", "redis-py", 1, "less than"),
+    Target("import", "redis-py", 60, "at most plus"),
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A target and what was measured; `met` is None where one of the two was not measured."""
+
+    target: Target
+    measured: float | None  # the ratio, or the difference for `at most plus`
+    met: bool | None
+
+    @property
+    def text(self) -> str:
+        """The measured figure as people write it."""
+        if self.measured is None:
+            return "-"
+        return f"{self.measured:+.1f}" if self.target.kind == "at most plus" else f"{self.measured:.2f} x"
+
+
+def best(figures: Mapping[str, Spread], contender: str, smaller_wins: bool = False) -> float | None:
+    """The best median among a contender's ways (`name` and `name (way)`), or None without any."""
+    medians = [spread.median for name, spread in figures.items() if name.split(" (")[0] == contender]
+    if not medians:
+        return None
+    return min(medians) if smaller_wins else max(medians)
+
+
+def judge(row: str, figures: Mapping[str, Spread]) -> list[Verdict]:
+    """Hold a row's medians against its targets."""
+    return [_judge(target, figures) for target in TARGETS if target.row == row]
+
+
+def _judge(target: Target, figures: Mapping[str, Spread]) -> Verdict:
+    theirs = best(figures, target.against, smaller_wins=target.kind != "at least")
+    # of our own ways the worst must do where smaller is better: no way may cost more than theirs
+    ours = best(figures, OURS)
+    if ours is None or theirs is None:
+        return Verdict(target, None, None)
+    if target.kind == "at most plus":
+        return Verdict(target, ours - theirs, ours - theirs <= target.bound)
+    ratio = ours / theirs
+    return Verdict(
+        target, ratio, ratio >= target.bound if target.kind == "at least" else ratio < target.bound
+    )
