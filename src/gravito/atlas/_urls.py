@@ -139,9 +139,8 @@ def _port(parts: SplitResult, connection: str | None) -> int | None:
         # urllib's own message quotes the text behind the colon, which may be a password's beginning
         pass
     text = parts.netloc.rpartition(":")[2]
-    number = (
-        int(text) if "@" in parts.netloc and text.isascii() and text.isdigit() and len(text) <= 6 else None
-    )
+    # a colon and text without a host may be a user and a password that lost the rest of the URL
+    number = int(text) if parts.hostname and text.isascii() and text.isdigit() and len(text) <= 6 else None
     shown = f" is {number}, which" if number is not None else ""
     raise ConfigurationError(
         f"{prefix(connection)}the url's port{shown} is not a number in the range; allowed: a whole number"
