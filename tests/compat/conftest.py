@@ -1,0 +1,55 @@
+"""A private engine for the comparison with redis-py, and a clean state of it for each test."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio
+
+from gravito.atlas import embedded
+
+
+@pytest.fixture(scope="session")
+def socket_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The unix socket of an engine that only these tests use."""
+    engine = embedded.engine_for(str(tmp_path_factory.mktemp("compat")))
+    yield engine.ensure()
+    engine.stop()
+
+
+@pytest.fixture
+def wipe(socket_path: str) -> Iterator[Callable[[], None]]:
+    """Bring the engine back to its first state; done before the test too."""
+    with redis.Redis(unix_socket_path=socket_path) as client:
+
+        def wipe() -> None:
+            client.flushall()
+            client.script_flush()
+            client.function_flush()
+            client.config_set("slowlog-log-slower-than", 10_000)
+            client.slowlog_reset()
+            client.config_resetstat()
+            client.acl_log_reset()
+
+        wipe()
+        yield wipe
+
+
+@contextlib.asynccontextmanager
+async def redis_py(path: str, **options: Any) -> AsyncIterator[Any]:
+    """The client whose replies are the measure."""
+    async with redis.asyncio.Redis(unix_socket_path=path, **options) as client:
+        yield client
+
+
+@contextlib.asynccontextmanager
+async def atlas(path: str, **options: Any) -> AsyncIterator[Any]:
+    """Ours."""
+    from gravito.atlas.client import Client
+
+    async with Client.from_url(f"unix://{path}", **options) as client:
+        yield client
