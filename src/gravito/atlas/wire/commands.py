@@ -24,7 +24,16 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-__all__ = ["TABLE", "Route", "blocking_timeout", "needs_lease", "route", "split"]
+__all__ = [
+    "CONTAINERS",
+    "TABLE",
+    "Route",
+    "blocking_timeout",
+    "leaves_clean",
+    "needs_lease",
+    "route",
+    "split",
+]
 
 
 class Route(enum.IntFlag):
@@ -113,7 +122,7 @@ def _table() -> dict[str, Route]:
 
 TABLE: Final = _table()  # by name, upper case, words parted by one space
 
-_CONTAINERS: Final = frozenset(name.split()[0] for name in TABLE if " " in name)
+CONTAINERS: Final = frozenset(name.split()[0] for name in TABLE if " " in name)
 
 _LEASED: Final = Route.BLOCKING | Route.CONNECTION | Route.APART
 
@@ -173,6 +182,11 @@ def needs_lease(name: str, args: Sequence[object] = ()) -> bool:
     return True
 
 
+def leaves_clean(name: str, args: Sequence[object] = ()) -> bool:
+    """Whether a leased wire can be used again after this command: it did not change the connection's state."""
+    return not TABLE.get(_whole(name, args)[0], Route(0)) & Route.CONNECTION
+
+
 def blocking_timeout(name: str, args: Sequence[object] = ()) -> float:
     """How long the server may hold the reply because the command says so; deadlines are extended by it.
 
@@ -197,7 +211,7 @@ def blocking_timeout(name: str, args: Sequence[object] = ()) -> float:
 def _whole(name: str, args: Sequence[object]) -> tuple[str, Sequence[object]]:
     """The full upper-case name and the arguments behind it, when a container came in pieces."""
     words = name.upper().split()
-    if len(words) == 1 and args and words[0] in _CONTAINERS:
+    if len(words) == 1 and args and words[0] in CONTAINERS:
         subcommand = _text(args[0]).upper()
         if (whole := f"{words[0]} {subcommand}") in TABLE:
             return whole, args[1:]

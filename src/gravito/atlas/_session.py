@@ -1,0 +1,82 @@
+"""A session: commands on one leased wire, one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any, Self
+
+from gravito.atlas.client import BaseClient
+from gravito.atlas.wire import commands, resp
+from gravito.atlas.wire.connection import Wire
+from gravito.atlas.wire.entry import NEVER_DECODE, Entry, Spec
+
+if TYPE_CHECKING:
+    from gravito.atlas.client import Client
+
+
+class Session(BaseClient):
+    """Commands that need one connection among them: SELECT, MULTI by hand, WAIT after one's own writes.
+
+    Example: `async with redis.client() as session: await session.select(3)`. The wire is closed at the end,
+    since its state may have been changed.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._specs = client._specs
+        self._text = client._text
+        self._wire: Wire | None = None  # leased at the first command
+        self._turn = asyncio.Lock()  # commands of several tasks go one after the other
+
+    def __repr__(self) -> str:
+        return f"<Session {'open' if self._wire else 'not open'} on {self._client!r}>"
+
+    def _send(self, spec: Spec, args: tuple[Any, ...], options: dict[str, Any] | None) -> Any:
+        return self._run(spec, args, options)
+
+    async def _run(self, spec: Spec, args: tuple[Any, ...], options: dict[str, Any] | None) -> Any:
+        packed = resp.encode((*spec.words, *args[1:]))
+        text = self._text
+        if options is not None and NEVER_DECODE in options:
+            del options[NEVER_DECODE]
+            text = False
+        async with self._turn:
+            if self._wire is None or self._wire.ended is not None:
+                await self.aclose()
+                self._wire = await self._client._state().topology.pool.acquire()
+            hold = commands.blocking_timeout(spec.name, args[1:])
+            command = self._client.settings.timeouts.command
+            self._wire.reset_timeout(None if command is None or hold == math.inf else command + hold)
+            entry = Entry(asyncio.get_running_loop().create_future(), packed, spec, options, text)
+            self._wire.send(entry)
+            return await entry.future
+
+    async def initialize(self) -> Self:
+        """redis-py's name for getting ready; the wire is leased at the first command."""
+        return self
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self.initialize().__await__()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Give the wire back."""
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            self._client._state().topology.pool.release(wire, clean=False)
+
+    @property
+    def connection_pool(self) -> Any:
+        """The client's."""
+        return self._client.connection_pool
+
+    def get_encoder(self) -> Any:
+        """The client's encoder."""
+        return self._client.get_encoder()

@@ -1,0 +1,61 @@
+"""What a client knows of each command name: made once, then a dictionary look-up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from redis._parsers.response_callbacks import get_response_callbacks
+from redis.client import CaseInsensitiveDict
+
+from gravito import errors
+from gravito.atlas.wire import commands
+from gravito.atlas.wire.entry import Spec
+
+_MOST = 4096  # names kept; a caller that makes names up must not fill the memory
+_LEASED = commands.Route.BLOCKING | commands.Route.CONNECTION | commands.Route.APART
+
+
+class ResponseCallbacks(CaseInsensitiveDict):
+    """redis-py's converters by command name; a change is noticed at the next command."""
+
+    def __init__(self, protocol: int | None, changed: Callable[[], None]) -> None:
+        self._changed = lambda: None  # while the table is filled
+        super().__init__(get_response_callbacks(user_protocol=protocol, legacy_responses=True))
+        self._changed = changed
+
+    def __setitem__(self, name: str, callback: Callable[..., Any]) -> None:
+        super().__setitem__(name, callback)
+        self._changed()
+
+    def __delitem__(self, name: str) -> None:
+        super().__delitem__(name)
+        self._changed()
+
+    def update(self, *args: Any, **named: Any) -> None:
+        for name, callback in dict(*args, **named).items():
+            self[name] = callback
+
+
+class Specs(dict[Any, Spec]):
+    """Specs by the name a caller used; made when first asked for."""
+
+    def __init__(self, protocol: int | None) -> None:
+        super().__init__()
+        self.callbacks = ResponseCallbacks(protocol, self.clear)
+
+    def __missing__(self, name: Any) -> Spec:
+        text = name.decode("utf-8", "replace") if isinstance(name, bytes) else name
+        if not isinstance(text, str) or not text.strip():
+            raise errors.DataError(f"a command's name is a non-empty str or bytes, not {type(name).__name__}")
+        flags = commands.route(text)
+        spec = Spec(
+            name=text,
+            words=commands.split(text),
+            convert=self.callbacks.get(name) if isinstance(name, str) else None,
+            flags=flags,
+            leased=bool(flags & _LEASED) or text.upper() in commands.CONTAINERS,
+        )
+        if len(self) < _MOST:
+            self[name] = spec
+        return spec

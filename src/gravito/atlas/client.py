@@ -1,0 +1,366 @@
+"""The client: redis-py's commands over one method, `execute_command`, on wires that all tasks share."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import warnings
+from asyncio import get_running_loop
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from redis.asyncio.lock import Lock
+from redis.commands import AsyncCoreCommands, AsyncRedisModuleCommands, AsyncSentinelCommands
+
+from gravito import errors
+from gravito.atlas._lean import LeanCommands
+from gravito.atlas._specs import Specs
+from gravito.atlas.config import Settings
+from gravito.atlas.topology.standalone import Standalone
+from gravito.atlas.wire import commands, resp
+from gravito.atlas.wire.entry import NEVER_DECODE, Entry, Spec
+
+if TYPE_CHECKING:
+    from redis.asyncio.client import Monitor, PubSub
+
+    from gravito.atlas._compat import PoolAdapter
+    from gravito.atlas._session import Session
+    from gravito.atlas.pipeline import Pipeline
+    from gravito.atlas.pubsub import Callback, Hub, Subscription
+    from gravito.atlas.script import Script
+
+
+class _LoopState:
+    """What a client holds in one event loop: its wires, and its subscriptions once there are any."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.topology = Standalone(settings)
+        self.hub: Hub | None = None  # made by the first subscription
+        self.guard = _close_with_the_loop(self)
+        # Started here and suspended: a loop that ends in order (asyncio.run) closes its suspended generators
+        # and with this one the wires, so that a script needs no closing line.
+        try:
+            self.guard.__anext__().send(None)
+        except StopIteration:
+            pass
+
+    async def aclose(self) -> None:
+        if self.hub is not None:
+            await self.hub.aclose()
+        await self.topology.aclose()
+
+
+async def _close_with_the_loop(state: _LoopState) -> AsyncGenerator[None, None]:
+    try:
+        yield
+    finally:
+        await state.aclose()
+
+
+class BaseClient(LeanCommands, AsyncRedisModuleCommands, AsyncCoreCommands, AsyncSentinelCommands):  # type: ignore[misc]  # redis-py's mixins disagree among themselves
+    """What a client and a pipeline have in common: redis-py's command methods and the specs of commands."""
+
+    _is_async_client: Literal[True] = True
+    _specs: Specs
+    _text: bool
+
+    def _send(self, spec: Spec, args: tuple[Any, ...], options: dict[str, Any] | None) -> Any:
+        raise NotImplementedError
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Send a command; what every method of redis-py's mixins calls.
+
+        Args:
+            *args: the command's name, as "GET" or "CONFIG GET", and its arguments: str, bytes, int or float.
+            **options: for the reply's converter, as redis-py has them.
+
+        Returns:
+            An awaitable of the reply. The command is on its way at once; awaiting collects the reply.
+
+        Raises:
+            DataError: an argument that has no place on the wire; nothing is sent then.
+        """
+        if not args:
+            raise errors.DataError("a command needs a name")
+        options.pop("keys", None)  # redis-py's hint for its own cache
+        return self._send(self._specs[args[0]], args, options or None)
+
+    def set_response_callback(self, command: str, callback: Callable[..., Any]) -> None:
+        """Convert the replies of `command` with `callback`."""
+        self.response_callbacks[command] = callback
+
+    @property
+    def response_callbacks(self) -> Any:
+        """redis-py's converters by command name; may be changed."""
+        return self._specs.callbacks
+
+
+class Client(BaseClient):
+    """A connection to Redis or Valkey for any number of tasks, threads' loops included.
+
+    Making one does no I/O; it connects at the first command. All ordinary commands of a loop travel on one
+    shared wire and are written once per loop turn; those that block or change the connection's state take a
+    leased wire by themselves. Methods, parameters and replies are those of `redis.asyncio.Redis`.
+
+    Args:
+        settings: where and how to connect; `Client.from_url` takes a URL instead.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings if settings is not None else Settings(driver="embedded")
+        self._specs = Specs(self.settings.protocol)
+        self._text = self.settings.decode_responses
+        self._lease_over = self.settings.limits.lease_over
+        self._states: dict[asyncio.AbstractEventLoop, _LoopState] = {}  # wires never leave their loop
+        self._users = 0  # nested `async with`
+        self._root: Self | None = None  # of a view: the client that it was made from
+
+    @classmethod
+    def from_url(cls, url: str, **options: Any) -> Self:
+        """A client for a URL, without the manager.
+
+        Args:
+            url: `redis://`, `rediss://`, `unix://`, `embedded://` or `embedded:///some/dir`.
+            **options: any setting by name, for example `decode_responses=False` or `client_name="web"`.
+
+        Raises:
+            ConfigurationError: names the part of the URL or the option that cannot be used.
+        """
+        return cls(Settings.from_url(url, **options))
+
+    def __repr__(self) -> str:
+        return f"<Client '{self.settings.name}' {self.settings.address}>"
+
+    # -- sending ---------------------------------------------------------------------------------------------
+
+    def _send(self, spec: Spec, args: tuple[Any, ...], options: dict[str, Any] | None) -> Any:
+        try:
+            packed = resp.pack(args if len(spec.words) == 1 else (*spec.words, *args[1:]))
+        except (TypeError, UnicodeEncodeError):
+            packed = resp.encode((*spec.words, *args[1:]))
+        loop = get_running_loop()
+        state = self._states.get(loop) or self._open(loop)
+        entry = Entry(loop.create_future(), packed, spec, options, self._text)
+        if options is not None and NEVER_DECODE in options:
+            del options[NEVER_DECODE]
+            entry.text = False
+        if spec.leased or len(packed) > self._lease_over:
+            self._send_apart(state, entry, args)
+        else:
+            state.topology.send(entry)
+        return entry
+
+    def _send_apart(self, state: _LoopState, entry: Entry, args: tuple[Any, ...]) -> None:
+        spec = entry.spec
+        rest = args[1:]
+        if not commands.needs_lease(spec.name, rest) and len(entry.packed) <= self._lease_over:
+            state.topology.send(entry)
+            return
+        state.topology.send_apart(
+            entry,
+            hold=commands.blocking_timeout(spec.name, rest),
+            clean=commands.leaves_clean(spec.name, rest),
+        )
+
+    def execute(self, *args: Any, decode_responses: bool | None = None) -> Awaitable[Any]:
+        """Send any command, also one without a method: `await redis.execute("OBJECT", "FREQ", "k")`.
+
+        Args:
+            *args: the command's words and arguments.
+            decode_responses: text or bytes for this reply; None: as the connection says.
+
+        Returns:
+            An awaitable of the reply, converted if the name (`"CONFIG GET"`) has a converter.
+        """
+        if decode_responses is None:
+            reply: Awaitable[Any] = self.execute_command(*args)
+        else:
+            reply = self.with_options(decode_responses=decode_responses).execute_command(*args)
+        return reply
+
+    def with_options(self, *, decode_responses: bool | None = None) -> Self:
+        """A view of this client on the same wires with other options for its calls.
+
+        Args:
+            decode_responses: text or bytes.
+        """
+        view = copy.copy(self)
+        view._root = self._root or self
+        if decode_responses is not None:
+            view._text = decode_responses
+        return view
+
+    def _open(self, loop: asyncio.AbstractEventLoop) -> _LoopState:
+        for other in [other for other in self._states if other.is_closed()]:
+            del self._states[other]
+        state = self._states[loop] = _LoopState(self.settings)
+        return state
+
+    def _state(self) -> _LoopState:
+        loop = get_running_loop()
+        return self._states.get(loop) or self._open(loop)
+
+    # -- pipelines, transactions, scripts, messages ----------------------------------------------------------
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
+        """Collect commands and send them in one write; with `transaction`, between MULTI and EXEC.
+
+        Example: `await redis.pipeline().set("a", 1).get("a").exec()`. https://redis.io/docs/latest/develop/using-commands/pipelining/
+        """
+        from gravito.atlas.pipeline import Pipeline  # noqa: PLC0415  # it imports this module
+
+        return Pipeline(self, transaction)
+
+    async def transaction(
+        self,
+        func: Callable[[Pipeline], Any],
+        *watches: Any,
+        shard_hint: str | None = None,
+        value_from_callable: bool = False,
+        watch_delay: float | None = None,
+    ) -> Any:
+        """Run `func(pipe)` and its pipeline as one transaction, again for as long as a watched key changes.
+
+        Args:
+            func: reads through `pipe`, calls `pipe.multi()`, queues writes; plain or async.
+            *watches: keys to watch. https://redis.io/commands/watch
+            value_from_callable: return what `func` returned instead of the replies.
+            watch_delay: seconds between tries.
+        """
+        async with self.pipeline(True) as pipe:
+            while True:
+                try:
+                    if watches:
+                        await pipe.watch(*watches)
+                    value = func(pipe)
+                    if isinstance(value, Awaitable) and value is not pipe:
+                        value = await value
+                    replies = await pipe.execute()
+                    return value if value_from_callable else replies
+                except errors.WatchError:
+                    if watch_delay:
+                        await asyncio.sleep(watch_delay)
+
+    def script(self, source: Any, name: str | None = None) -> Script:
+        """A Lua script that is sent by its digest and loaded where it is missing.
+
+        Args:
+            source: the script's text, or a `pathlib.Path` to it.
+            name: for error messages; the file's name, or a part of the digest, if None.
+        """
+        from gravito.atlas.script import Script  # noqa: PLC0415  # it imports this module
+
+        return Script(self, source, name)
+
+    def register_script(self, script: Any) -> Script:
+        """redis-py's name for `script`."""
+        return self.script(script)
+
+    async def subscribe(self, *channels: Any, **options: Any) -> Subscription:
+        """Listen on channels: `await redis.subscribe("news", print)`; see `Hub.subscribe` for the options."""
+        return await self._hub().subscribe("subscribe", channels, self._text, **options)
+
+    async def psubscribe(self, *patterns: Any, **options: Any) -> Subscription:
+        """Listen on channels by pattern, as `news.*`. https://redis.io/commands/psubscribe"""
+        return await self._hub().subscribe("psubscribe", patterns, self._text, **options)
+
+    async def ssubscribe(self, *channels: Any, **options: Any) -> Subscription:
+        """Listen on sharded channels. https://redis.io/commands/ssubscribe"""
+        return await self._hub().subscribe("ssubscribe", channels, self._text, **options)
+
+    def _hub(self) -> Hub:
+        state = self._state()
+        if state.hub is None:
+            from gravito.atlas.pubsub import Hub  # noqa: PLC0415  # only who subscribes pays for it
+
+            state.hub = Hub(self.settings, state.topology)
+        return state.hub
+
+    # -- redis-py's surface ----------------------------------------------------------------------------------
+
+    @property
+    def connection_pool(self) -> PoolAdapter:
+        """What redis-py's own classes expect of a pool, on leased wires."""
+        from gravito.atlas._compat import PoolAdapter  # noqa: PLC0415  # it imports this module
+
+        return PoolAdapter(self)
+
+    def get_encoder(self) -> Any:
+        """redis-py's encoder with this client's decoding."""
+        return self.connection_pool.get_encoder()
+
+    def get_connection_kwargs(self) -> dict[str, Any]:
+        """The settings that redis-py's classes ask for; no secrets."""
+        return self.connection_pool.connection_kwargs
+
+    def lock(self, name: Any, timeout: float | None = None, **options: Any) -> Lock:
+        """redis-py's lock on key `name`; `timeout` is its life in seconds."""
+        options_ = dict(options)
+        lock_class = options_.pop("lock_class", None) or Lock
+        made: Lock = lock_class(self, name, timeout=timeout, **options_)
+        return made
+
+    def pubsub(self, **options: Any) -> PubSub:
+        """redis-py's PubSub, on a leased wire. `subscribe` does the same with less to do by hand."""
+        from redis.asyncio.client import PubSub  # noqa: PLC0415  # only who asks for it
+
+        return PubSub(self.connection_pool, **options)  # type: ignore[arg-type]  # the adapter has what it uses
+
+    def monitor(self) -> Monitor:
+        """redis-py's Monitor, on a leased wire. https://redis.io/commands/monitor"""
+        from redis.asyncio.client import Monitor  # noqa: PLC0415  # only who asks for it
+
+        return Monitor(self.connection_pool)  # type: ignore[arg-type]  # the adapter has what it uses
+
+    def client(self) -> Session:
+        """A session: commands on one leased wire, for SELECT, MULTI by hand, WAIT after one's own writes."""
+        from gravito.atlas._session import Session  # noqa: PLC0415  # it imports this module
+
+        return Session(self)
+
+    async def initialize(self) -> Self:
+        """redis-py's name for getting ready; there is nothing to do."""
+        return self
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self.initialize().__await__()
+
+    async def __aenter__(self) -> Self:
+        root = self._root or self
+        root._users += 1
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        root = self._root or self
+        root._users -= 1
+        if root._users == 0:
+            await self.aclose()
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        """Finish what is in flight and close the wires of this loop; the next command opens new ones.
+
+        Wires of other loops are closed in their own loop where it runs.
+        """
+        here = get_running_loop()
+        for loop, state in list(self._states.items()):
+            self._states.pop(loop, None)
+            if loop is here:
+                await state.guard.aclose()
+            elif loop.is_running():
+                asyncio.run_coroutine_threadsafe(state.guard.aclose(), loop)  # type: ignore[arg-type]  # an awaitable of a generator
+
+    async def close(self, close_connection_pool: bool | None = None) -> None:
+        """Alias of `aclose`, for code written for older redis-py."""
+        await self.aclose()
+
+    def __del__(self) -> None:
+        if self.__dict__.get("_root") is not None:
+            return
+        for loop, state in self.__dict__.get("_states", {}).items():
+            if not loop.is_closed() and state.topology.shared.wire is not None:
+                warnings.warn(
+                    f"unclosed client {self!r}; use `await client.aclose()`",
+                    ResourceWarning,
+                    source=self,
+                    stacklevel=2,
+                )

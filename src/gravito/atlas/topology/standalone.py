@@ -1,0 +1,39 @@
+"""One server: ordinary commands share one wire, the others lease one."""
+
+from __future__ import annotations
+
+import asyncio
+
+from gravito.atlas.config import Settings
+from gravito.atlas.wire.connect import open_wire
+from gravito.atlas.wire.connection import Wire
+from gravito.atlas.wire.entry import Entry
+from gravito.atlas.wire.pool import LeasePool
+from gravito.atlas.wire.shared import SharedWire
+
+
+class Standalone:
+    """The wires of one client in one event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.loop = asyncio.get_running_loop()
+        self.shared = SharedWire(settings, self.open)
+        self.pool = LeasePool(settings, self.open)
+        self.send = self.shared.send  # bound once: the plain path pays for no second call
+
+    def __repr__(self) -> str:
+        return f"<Standalone {self.settings.address} {self.shared!r} {self.pool!r}>"
+
+    async def open(self) -> Wire:
+        """A new wire to the server."""
+        return await open_wire(self.settings)
+
+    def send_apart(self, entry: Entry, hold: float, clean: bool) -> None:
+        """Send an entry on a leased wire; see `LeasePool.run`."""
+        self.pool.run(entry, hold, clean)
+
+    async def aclose(self) -> None:
+        """Finish what is in flight, within `timeouts.drain`, and close every wire."""
+        await self.shared.aclose(self.settings.timeouts.drain)
+        await self.pool.aclose()

@@ -1,0 +1,140 @@
+"""Opening a wire: the socket, TLS, the handshake, and every failure in words that say what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from typing import Any, cast
+
+from gravito import errors
+from gravito.atlas.config import TLS, Settings
+from gravito.atlas.wire import handshake, resp
+from gravito.atlas.wire.commands import Route
+from gravito.atlas.wire.connection import Wire
+from gravito.atlas.wire.entry import Entry, Spec
+from gravito.atlas.wire.handshake import Credentials, Step
+
+_KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))  # seconds, seconds, probes
+_SPEC = Spec(name="handshake", words=(), convert=None, flags=Route(0))
+
+
+async def open_wire(settings: Settings) -> Wire:
+    """A wire that is connected and has shaken hands, within `settings.timeouts.connect` seconds.
+
+    Raises RefusedError, NameResolutionError, TLSError, AuthenticationError, LoadingError, ProtocolError,
+    ConnectTimeoutError, EngineError or another ConnectionError; each names the connection and the address.
+    """
+    where = f"connection '{settings.name}' ({settings.address})"
+    wire: Wire | None = None
+    try:
+        async with asyncio.timeout(settings.timeouts.connect):
+            wire = await _open_socket(settings)
+            await _shake_hands(wire, settings, where)
+    except TimeoutError as error:
+        if wire is not None:
+            wire.close()
+        raise errors.ConnectTimeoutError(
+            f"{where} did not answer within {settings.timeouts.connect:g} s. Is the address right, and is the server "
+            "reachable and not overloaded? timeouts.connect sets how long to wait."
+        ).about(node=settings.address) from error
+    except BaseException as error:  # a cancelled handshake too: its wire cannot be used by anybody else
+        if wire is not None:
+            wire.close()
+        translated = _translate(error, where)
+        if translated is error:
+            raise
+        raise translated.about(node=settings.address) from error
+    wire.watch_health(settings.health_check)
+    return wire
+
+
+async def _open_socket(settings: Settings) -> Wire:
+    loop = asyncio.get_running_loop()
+
+    def make() -> Wire:
+        return Wire(loop, settings.address, settings.limits, settings.timeouts.command)
+
+    path = settings.path
+    if settings.driver == "embedded":
+        from gravito.atlas.embedded import engine_for  # noqa: PLC0415  # only who uses the engine pays for it
+
+        path = await loop.run_in_executor(None, engine_for(settings.directory).ensure)
+    if path is not None:
+        return cast(Wire, (await loop.create_unix_connection(make, path))[1])
+    context = tls_context(settings.tls) if settings.tls is not None else None
+    name = settings.host if context is not None else None
+    transport, wire = await loop.create_connection(
+        make, settings.host, settings.port, ssl=context, server_hostname=name, happy_eyeballs_delay=0.25
+    )
+    _keep_alive(transport.get_extra_info("socket"))
+    return wire
+
+
+def _keep_alive(sock: Any) -> None:
+    """Let the kernel find out about a peer that vanished, also below a command that may block for ever."""
+    if sock is None:
+        return
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEPALIVE:
+            if hasattr(socket, option):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+def tls_context(tls: TLS) -> ssl.SSLContext:
+    """The TLS context of a connection: TLS 1.2 at least, chain and host name checked unless switched off."""
+    context = ssl.create_default_context(cafile=tls.ca_file)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if not tls.verify or not tls.check_hostname:
+        context.check_hostname = False
+    if not tls.verify:
+        context.verify_mode = ssl.CERT_NONE
+    if tls.cert_file is not None:
+        context.load_cert_chain(tls.cert_file, tls.key_file, tls.key_password)
+    return context
+
+
+async def _shake_hands(wire: Wire, settings: Settings, where: str) -> None:
+    credentials = Credentials(settings.username, settings.password)
+    plan = handshake.steps(settings.protocol or 3, credentials, settings.db, settings.client_name)
+    for step, reply in zip(plan, await _ask(wire, plan), strict=True):
+        handshake.check(step, reply, where)
+
+
+async def _ask(wire: Wire, plan: list[Step]) -> list[Any]:
+    loop = asyncio.get_running_loop()
+    entries = [Entry(loop.create_future(), resp.encode(step.args), _SPEC, None, True) for step in plan]
+    for entry in entries:
+        wire.send(entry)
+    replies = await asyncio.gather(*[entry.future for entry in entries], return_exceptions=True)
+    if wire.ended is not None:
+        raise wire.ended
+    return replies
+
+
+def _translate(error: BaseException, where: str) -> Any:
+    """One boundary for what sockets, TLS and name resolution raise."""
+    if isinstance(error, errors.GravitoError) or not isinstance(error, Exception):
+        if isinstance(error, errors.ConnectionLostError):
+            return errors.ConnectionLostError(f"{where} closed the connection during the handshake: {error}")
+        if isinstance(error, errors.LoadingError):
+            return errors.LoadingError(f"{where} is loading its data set; try again shortly")
+        if isinstance(error, errors.MaxClientsError):
+            return errors.MaxClientsError(f"{where} takes no more clients (maxclients): {error}")
+        return error
+    if isinstance(error, (ConnectionRefusedError, FileNotFoundError)):
+        return errors.RefusedError(
+            f"{where}: nobody listens there. Start the server, or correct host, port or path."
+        )
+    if isinstance(error, socket.gaierror):
+        return errors.NameResolutionError(f"{where}: the host name does not resolve ({error.strerror}).")
+    if isinstance(error, ssl.SSLError):
+        return errors.TLSError(
+            f"{where}: TLS failed ({getattr(error, 'verify_message', '') or error.reason or error}). "
+            "Check ca_file, the certificate's host name and expiry, and that the port speaks TLS."
+        )
+    if isinstance(error, OSError):
+        return errors.ConnectionError(f"{where}: {error.strerror or error}")
+    return error

@@ -1,0 +1,521 @@
+"""A wire: one socket, what is written on it, and the queue of replies it owes.
+
+Replies come in the order of the commands, so the queue's head is the entry that the next reply belongs to.
+A caller that was cancelled or timed out never shifts it: what was not written is taken out, what was written
+stays and its reply is dropped. There is one teardown, `_end`, and it hands every unsettled entry to the owner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from itertools import islice
+from typing import Any, NamedTuple, cast
+
+from hiredis import PushNotification
+
+from gravito import errors
+from gravito.atlas.config import Limits
+from gravito.atlas.wire import resp
+from gravito.atlas.wire.commands import Route
+from gravito.atlas.wire.entry import Batch, Confirm, Entry, Spec
+
+_CONFIRMATIONS = frozenset(
+    {"subscribe", "unsubscribe", "psubscribe", "punsubscribe", "ssubscribe", "sunsubscribe"}
+)
+_MESSAGES = frozenset({"message", "pmessage", "smessage"})
+_PING = Spec(name="PING", words=("PING",), convert=None, flags=Route(0))
+_PING_PACKED = resp.pack(("PING",))
+_PROBE_SHARE = (
+    0.5  # a wire that missed a deadline in silence is given this much of it again before it is replaced
+)
+
+OnEnd = Callable[["Wire", Exception, list[Entry], list[Entry]], None]
+
+
+class _Mark(NamedTuple):
+    """One write: which entries it ended with, what it weighed, and when it was made."""
+
+    last: int  # number of the last entry in it, counted over the wire's life
+    size: int  # bytes
+    weight: int  # commands
+    at: float  # loop time
+
+
+class Wire(asyncio.Protocol):
+    """One connection to one server. Made by `connect.open_wire`; everything on it happens in its loop."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, address: str, limits: Limits, timeout: float | None
+    ) -> None:
+        self.address = address  # for messages; carries no credentials
+        self.timeout = timeout  # seconds a reply may take; an owner changes it for a blocking command
+        self.ended: Exception | None = None  # why it ended; None while it lives
+        self.on_end: OnEnd | None = None  # owner's callback: (wire, error, sent, unsent), called once
+        self.on_push: Callable[[list[Any]], None] | None = None  # listener of pushes
+        self.on_stray: Callable[[Any], None] | None = None  # listener of replies nobody asked for (MONITOR's)
+        self.on_refusal: Callable[[Entry, Exception], bool] | None = (
+            None  # takes an error reply to try again: True
+        )
+        self.pushes_as_arrays = False  # RESP2 subscriber: messages come as plain arrays
+        self.decode_pushes = True  # text in pushes, or bytes
+        self._loop = loop
+        self._limits = limits
+        self._transport: asyncio.Transport | None = None  # None before the socket is made
+        self._reader = resp.new_reader()
+        self._gets = self._reader.gets
+        self._queue: deque[Entry] = deque()  # in flight, oldest first
+        self._outbox: list[Entry] = []  # entries of this loop turn
+        self._waiting: deque[Entry] = deque()  # entries there was no room for, first in, first out
+        self._marks: deque[_Mark] = deque()  # writes not wholly answered, oldest first
+        self._sent = 0  # entries written so far
+        self._answered = 0  # entries answered so far
+        self._bytes = 0  # in flight, by the marks
+        self._commands = 0  # in flight, by the marks
+        self._scheduled = False  # a flush is due in this loop turn
+        self._paused = False  # the transport asked for no more bytes
+        self._lone = True  # the last read held one reply at most: a lone caller, worth an immediate write
+        self._timer: asyncio.TimerHandle | None = None  # the one timer
+        self._pinger: asyncio.TimerHandle | None = None  # health checks of an idle wire
+        self._heard = loop.time()  # when bytes came last
+        self._suspect = 0.0  # since when a missed deadline makes this wire suspect; 0: it is not
+        self._expired = 0  # entries up to this number have had their deadline; their late replies are dropped
+
+    def __repr__(self) -> str:
+        state = "open" if self.ended is None else f"ended: {self.ended}"
+        return f"<Wire {self.address} {state}, in flight {len(self._queue)}, waiting {len(self._waiting)}>"
+
+    @property
+    def in_flight(self) -> int:
+        """Entries written and not answered."""
+        return len(self._queue)
+
+    @property
+    def unsent(self) -> int:
+        """Entries that wait for this turn's write or for room."""
+        return len(self._outbox) + len(self._waiting)
+
+    # -- sending ---------------------------------------------------------------------------------------------
+
+    def send(self, entry: Entry) -> None:
+        """Take an entry on. The first of a loop turn schedules the turn's one write.
+
+        A lone caller's command goes out at once: nothing else would join it.
+        """
+        if self._lone and not self._queue and not self._outbox and self.ended is None and not self._paused:
+            self._queue.append(entry)
+            self._write(entry.packed, 1, entry.weight)
+            return
+        if self.ended is not None:
+            self._refuse(entry)
+            return
+        self._outbox.append(entry)
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        outbox = self._outbox
+        if self.ended is not None or not outbox and not self._waiting:
+            return
+        if self._waiting or self._paused or not self._has_room(outbox):
+            self._flush_within_limits()
+            return
+        self._outbox = []
+        live = [entry for entry in outbox if not entry.future.done()]  # withdrawn before they were written
+        if live:
+            self._queue.extend(live)
+            weight = len(live) if len(live) == len(outbox) else sum(entry.weight for entry in live)
+            self._write(b"".join([entry.packed for entry in live]), len(live), weight)
+
+    def _has_room(self, entries: list[Entry]) -> bool:
+        limits = self._limits
+        if self._commands + len(entries) > limits.in_flight:
+            return False
+        size = self._bytes
+        if size + len(entries) * 256 > limits.in_flight_bytes:  # near the limit: count exactly
+            return size + sum(len(entry.packed) for entry in entries) <= limits.in_flight_bytes
+        return True
+
+    def _flush_within_limits(self) -> None:
+        """Write what fits, first in first out; what does not fit waits, from now on by the clock."""
+        waiting = self._waiting
+        now = self._loop.time()
+        for entry in self._outbox:
+            entry.since = entry.since or now
+            waiting.append(entry)
+        self._outbox = []
+        limits = self._limits
+        commands, size = self._commands, self._bytes
+        chosen: list[Entry] = []
+        weight = 0
+        while waiting and not self._paused:
+            entry = waiting[0]
+            if entry.future.done():
+                waiting.popleft()
+                continue
+            full = (
+                commands + entry.weight > limits.in_flight
+                or size + len(entry.packed) > limits.in_flight_bytes
+            )
+            if full and (self._queue or chosen):  # an entry larger than the limits goes alone
+                break
+            waiting.popleft()
+            entry.since = 0.0
+            chosen.append(entry)
+            commands += entry.weight
+            weight += entry.weight
+            size += len(entry.packed)
+        if chosen:
+            self._queue.extend(chosen)
+            self._write(b"".join([entry.packed for entry in chosen]), len(chosen), weight)
+        self._arm(now)
+
+    def _write(self, data: bytes, entries: int, weight: int) -> None:
+        transport = self._transport
+        assert transport is not None
+        now = self._loop.time()
+        self._sent += entries
+        self._bytes += len(data)
+        self._commands += weight
+        self._marks.append(_Mark(self._sent, len(data), weight, now))
+        transport.write(data)
+        if self._timer is None:
+            self._arm(now)
+
+    def _refuse(self, entry: Entry) -> None:
+        """An entry that reached a wire which has ended: never written, so the owner may send it elsewhere."""
+        if self.on_end is not None:
+            self.on_end(self, self.ended or errors.ConnectionLostError("closed"), [], [entry])
+        else:
+            entry.fail(errors.ConnectionLostError(f"the wire to {self.address} has ended"))
+
+    def pause_writing(self) -> None:
+        """asyncio: the transport's buffer is full."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """asyncio: the transport's buffer has room again."""
+        self._paused = False
+        self._flush()
+
+    # -- receiving -------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """asyncio: the socket is there."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are not its subclasses
+
+    def data_received(self, data: bytes) -> None:
+        """asyncio: bytes came; hand each reply in them to the entry it belongs to."""
+        self._heard = self._loop.time()
+        try:
+            if b"|" in data:
+                self._receive_warily(data)
+            else:
+                self._reader.feed(data)
+                self._receive()
+        except errors.ProtocolError as error:
+            self._end(_protocol_error(self.address, error))
+        except (
+            Exception
+        ) as error:  # hiredis lost its place (a set of lists, say): nothing after it can be trusted
+            self._end(_protocol_error(self.address, error))
+
+    def _receive(self) -> None:
+        gets = self._gets
+        queue = self._queue
+        before = self._answered
+        while True:
+            entry = queue[0] if queue else None
+            try:
+                reply = gets(self.decode_pushes if entry is None else entry.text)
+            except UnicodeDecodeError as error:  # the reply is consumed; only its caller asked for text
+                reply = _undecodable(error)
+            if reply is resp.INCOMPLETE:
+                break
+            if reply.__class__ is PushNotification or (self.pushes_as_arrays and _is_push(reply)):
+                self._pushed(reply)
+                continue
+            if entry is None:
+                if self.on_stray is not None:
+                    self.on_stray(reply)
+                    continue
+                raise errors.ProtocolError(f"a reply came that nobody asked for ({_unexpected(reply)})")
+            if entry.__class__ is Entry:
+                queue.popleft()
+                self._answered += 1
+                future = entry.future
+                if future.done():
+                    continue
+                if isinstance(reply, Exception):
+                    self._refused(entry, reply)
+                    continue
+                converter = entry.spec.convert
+                if converter is None:
+                    future.set_result(reply)
+                else:
+                    entry.finish(reply)
+            else:
+                self._part(entry, reply)
+        self._lone = self._answered - before <= 1
+        if self._marks and self._marks[0].last <= self._answered:
+            self._settle_marks()
+
+    def _part(self, entry: Entry, reply: Any) -> None:
+        """A reply for a batch or for a subscription: it may not be the last of its entry."""
+        if isinstance(entry, Batch):
+            entry.replies.append(reply)
+            if len(entry.replies) < entry.need and not self._fill(entry):
+                return
+        elif isinstance(entry, Confirm) and isinstance(reply, Exception):
+            entry.fail(reply)
+        self._queue.popleft()
+        self._answered += 1
+        if isinstance(entry, Batch):
+            entry.finish(None)
+
+    def _fill(self, batch: Batch) -> bool:
+        """Read replies straight into the batch; True when it is complete."""
+        gets, replies, need, text, raw = self._gets, batch.replies, batch.need, batch.text, batch.bytes_only
+        while len(replies) < need:
+            try:
+                reply = gets(text) if not raw else gets(text and len(replies) not in raw)
+            except UnicodeDecodeError as error:
+                reply = _undecodable(error)
+            if reply is resp.INCOMPLETE:
+                return False
+            if reply.__class__ is PushNotification:
+                self._pushed(reply)
+            else:
+                replies.append(reply)
+        return True
+
+    def _refused(self, entry: Entry, error: Exception) -> None:
+        if self.on_refusal is None or not self.on_refusal(entry, error):
+            if isinstance(error, errors.GravitoError):
+                error.node = self.address
+            entry.finish(error)
+
+    def _pushed(self, push: list[Any]) -> None:
+        kind = push[0].decode() if isinstance(push[0], bytes) else push[0]
+        if kind in _CONFIRMATIONS and self._queue and isinstance(self._queue[0], Confirm):
+            head = self._queue[0]
+            head.need -= 1
+            if head.need <= 0:
+                self._queue.popleft()
+                self._answered += 1
+                if not head.future.done():
+                    head.future.set_result(None)
+        if self.on_push is not None:
+            self.on_push(push)
+
+    def _receive_warily(self, data: bytes) -> None:
+        """The same for bytes that may hold a RESP3 attribute (`|`), which hiredis would hand out as a reply.
+
+        A `|` after a line's end is one only if the reader has nothing half-read there: feed up to it and see.
+        """
+        start = 0
+        while True:
+            at = start if start == 0 and data[:1] == b"|" else data.find(b"\r\n|", start) + 2
+            if at < 2 and not (at == 0 and data[:1] == b"|" and start == 0):
+                break
+            self._reader.feed(data[start:at])
+            self._receive()
+            if not self._reader.has_data():
+                raise errors.ProtocolError("a RESP3 attribute came, which this reader cannot take")
+            self._reader.feed(b"|")
+            start = at + 1
+        self._reader.feed(data[start:])
+        self._receive()
+
+    def _settle_marks(self) -> None:
+        """Writes that are wholly answered give their room back."""
+        marks, answered = self._marks, self._answered
+        while marks and marks[0].last <= answered:
+            mark = marks.popleft()
+            self._bytes -= mark.size
+            self._commands -= mark.weight
+        if self._waiting and not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    # -- time ------------------------------------------------------------------------------------------------
+
+    def _arm(self, now: float) -> None:
+        """One timer a wire: the queue's head is the oldest command, the line's head the oldest waiting one."""
+        if self._timer is not None:
+            return
+        timeout = self.timeout
+        if timeout is None or self.ended is not None:
+            return
+        oldest = next((mark.at for mark in self._marks if mark.last > self._expired), None)
+        due = [
+            *([oldest + timeout] if oldest is not None else ()),
+            *([self._waiting[0].since + timeout] if self._waiting else ()),
+            *([self._suspect + timeout * _PROBE_SHARE] if self._suspect else ()),
+        ]
+        if due:
+            self._timer = self._loop.call_at(max(min(due), now + 0.001), self._tick)
+
+    def reset_timeout(self, timeout: float | None) -> None:
+        """A lease's owner sets how long the next reply may take, in seconds; None: as long as it likes."""
+        self.timeout = timeout
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._arm(self._loop.time())
+
+    def _tick(self) -> None:
+        self._timer = None
+        timeout = self.timeout
+        if timeout is None or self.ended is not None:
+            return
+        now = self._loop.time()
+        if self._suspect:
+            if self._heard >= self._suspect:
+                self._suspect = 0.0
+            elif now >= self._suspect + timeout * _PROBE_SHARE:
+                silence = now - self._heard
+                self._end(
+                    errors.TimeoutError(f"{self.address} has not answered for {silence:.3g} s; wire replaced")
+                )
+                return
+        self._expire_sent(now, timeout)
+        while self._waiting and (self._waiting[0].future.done() or self._waiting[0].since + timeout <= now):
+            self._waiting.popleft().fail(
+                errors.LeaseTimeoutError(
+                    f"no room in flight to {self.address} within {timeout:g} s "
+                    f"({self._commands} commands, {self._bytes} bytes in flight); the command was not sent"
+                )
+            )
+        self._arm(now)
+
+    def _expire_sent(self, now: float, timeout: float) -> None:
+        """Fail the callers whose reply is late. Their entries stay, so that late replies find their place."""
+        late = [mark for mark in self._marks if mark.last > self._expired and mark.at + timeout <= now]
+        if not late:
+            return
+        self._expired = late[-1].last
+        for entry in islice(self._queue, max(0, self._expired - self._answered)):
+            if not entry.future.done():
+                entry.fail(late_reply(entry, self.address, timeout))
+        if self._heard < late[0].at and not self._suspect:
+            self._suspect = now
+
+    def watch_health(self, interval: float) -> None:
+        """Ping whenever the wire was silent for `interval` seconds, so that a dead peer is seen without traffic."""
+        if interval > 0:
+            self._pinger = self._loop.call_later(interval, self._check_health, interval)
+
+    def _check_health(self, interval: float) -> None:
+        if self.ended is not None:
+            return
+        if not self._queue and self._loop.time() - self._heard >= interval:
+            future = self._loop.create_future()
+            future.add_done_callback(_retrieve)  # nobody awaits it; a failure ends the wire and says so there
+            self.send(Entry(future, _PING_PACKED, _PING, None, True))
+        self._pinger = self._loop.call_later(interval, self._check_health, interval)
+
+    # -- the end ---------------------------------------------------------------------------------------------
+
+    def eof_received(self) -> bool:
+        """asyncio: the server closed its side; `connection_lost` follows."""
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """asyncio: the socket is gone."""
+        reason = f": {error}" if error is not None else " by the server"
+        lost = errors.ConnectionLostError(f"the connection to {self.address} was closed{reason}")
+        lost.__cause__ = error
+        self._end(lost)
+
+    def close(self, error: Exception | None = None) -> None:
+        """End the wire now; entries in flight go to the owner with `error`."""
+        self._end(
+            error or errors.ConnectionLostError(f"the connection to {self.address} was closed by this client")
+        )
+
+    async def drain(self, timeout: float) -> None:
+        """Wait until nothing is in flight, `timeout` seconds at most."""
+        if self.ended is None and (self._queue or self.unsent):
+            future = self._loop.create_future()
+            last = Entry(future, _PING_PACKED, _PING, None, True)
+            self.send(last)
+            try:
+                await asyncio.wait_for(asyncio.shield(future), timeout)
+            except (asyncio.TimeoutError, errors.GravitoError):
+                future.add_done_callback(_retrieve)
+
+    def _end(self, error: Exception) -> None:
+        """The one teardown: each entry reaches the owner, or fails here, exactly once."""
+        if self.ended is not None:
+            return
+        self.ended = error
+        for handle in (self._timer, self._pinger):
+            if handle is not None:
+                handle.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+        sent = [entry for entry in self._queue if not entry.future.done()]
+        unsent = [entry for entry in (*self._waiting, *self._outbox) if not entry.future.done()]
+        self._queue.clear()
+        self._waiting.clear()
+        self._outbox = []
+        self._marks.clear()
+        if self.on_end is not None:
+            self.on_end(self, error, sent, unsent)
+            return
+        for entry in sent:
+            entry.fail(lost_reply(entry, error))
+        for entry in unsent:
+            entry.fail(lost_reply(entry, error, written=False))
+
+
+def late_reply(entry: Entry, address: str, timeout: float) -> errors.GravitoError:
+    """The error of a caller whose reply is late; a batch's error keeps the replies that came."""
+    error = errors.TimeoutError(
+        f"{entry.spec.name}: no reply from {address} within {timeout:g} s; "
+        + ("it changes nothing and can be sent again" if entry.spec.read_only else "it may have been applied")
+    )
+    return error.about(node=address, maybe_applied=not entry.spec.read_only)
+
+
+def lost_reply(entry: Entry, cause: Exception, written: bool = True) -> errors.GravitoError:
+    """The error of an entry whose wire ended; `maybe_applied` is True for a write that had been sent."""
+    unsure = written and not entry.spec.read_only
+    kind = type(cause) if isinstance(cause, errors.GravitoError) else errors.ConnectionLostError
+    text = str(cause) + ("; the command may have been applied" if unsure else "")
+    error = kind(text)
+    error.__cause__ = cause
+    return error.about(maybe_applied=unsure)
+
+
+def _is_push(reply: Any) -> bool:
+    if not isinstance(reply, list) or not reply:
+        return False
+    kind = reply[0].decode("utf-8", "replace") if isinstance(reply[0], bytes) else reply[0]
+    return isinstance(kind, str) and (kind in _MESSAGES or kind in _CONFIRMATIONS)
+
+
+def _undecodable(error: UnicodeDecodeError) -> Exception:
+    error.add_note("The reply is not UTF-8 text; ask for bytes with decode_responses=False.")
+    return error
+
+
+def _unexpected(reply: Any) -> str:
+    return str(reply)[:80] if isinstance(reply, Exception) else type(reply).__name__
+
+
+def _protocol_error(address: str, error: Exception) -> errors.ProtocolError:
+    failure = errors.ProtocolError(
+        f"{address} sent what is not RESP ({str(error)[:120]}). Is it a Redis or Valkey server, and is TLS set as it is there?"
+    )
+    failure.__cause__ = error
+    return failure
+
+
+def _retrieve(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()

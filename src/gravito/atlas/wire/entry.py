@@ -1,0 +1,142 @@
+"""What travels: an entry is one command with its future; a batch is a pipeline's commands with one future.
+
+The caller keeps the future, the entry moves: to a wire, back to the waiting line, to another wire after a
+reconnect. Nobody awaits in between, so the plain path has no wrapper and pays nothing for the rare one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+import msgspec
+
+from gravito.atlas.wire import commands
+
+EMPTY_RESPONSE = "EMPTY_RESPONSE"  # redis-py's option: what to answer instead of an error
+NEVER_DECODE = "NEVER_DECODE"  # redis-py's option: bytes, whatever the connection says
+
+
+_REPEATABLE = commands.Route.READ_ONLY | commands.Route.NEUTRAL
+
+
+class Spec(msgspec.Struct, frozen=True, eq=False):
+    """What is known of a command before it is called; one per command name and client."""
+
+    name: str  # as redis-py passes it: "GET", "CONFIG GET"
+    words: tuple[str, ...]  # as it goes on the wire
+    convert: Callable[..., Any] | None  # the reply's converter
+    flags: commands.Route
+    leased: bool = False  # it may need a wire of its own; its arguments decide
+
+    @property
+    def read_only(self) -> bool:
+        """True when sending it twice cannot change anything."""
+        return bool(self.flags & _REPEATABLE)
+
+
+class Entry(msgspec.Struct, eq=False):
+    """One command on its way. Await it for the reply.
+
+    It also has a coroutine's methods, so that `asyncio.create_task(redis.get("k"))`, which redis-py's users
+    write, takes it.
+    """
+
+    future: asyncio.Future[Any]  # the caller's; settled exactly once
+    packed: bytes  # the command as it goes on the wire
+    spec: Spec
+    options: dict[str, Any] | None  # for the converter
+    text: bool  # decode the reply's strings as UTF-8
+    attempt: int = 1  # which try this is
+    since: float = 0.0  # loop time from which it waits for room or for a wire; 0 while it does not
+    deadline: float = (
+        0.0  # loop time until which a refused command is tried again; 0 before the first refusal
+    )
+    steps: Iterator[Any] | None = None  # the future's iterator while a task drives this as a coroutine
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self.future.__await__()
+
+    def send(self, value: Any) -> Any:
+        """Coroutine protocol: go on to the next step."""
+        if self.steps is None:
+            self.steps = self.future.__await__()
+        return next(self.steps)
+
+    def throw(self, *error: Any) -> Any:
+        """Coroutine protocol: an exception (a cancellation) arrives at the await."""
+        if self.steps is None:
+            self.steps = self.future.__await__()
+        return self.steps.throw(*error)  # type: ignore[attr-defined]  # a future's iterator is a generator in all but name
+
+    def close(self) -> None:
+        """Coroutine protocol: nobody will await this."""
+        self.future.cancel()
+
+    def finish(self, reply: Any) -> None:
+        """Settle the caller's future with the converted reply, or with the reply's error."""
+        future = self.future
+        if future.done():
+            return
+        if isinstance(reply, Exception):
+            if self.options is not None and EMPTY_RESPONSE in self.options:
+                future.set_result(self.options[EMPTY_RESPONSE])
+                return
+            note(reply, self)
+            future.set_exception(reply)
+            return
+        try:
+            future.set_result(convert(self.spec, reply, self.options))
+        except Exception as error:  # a converter that cannot read the reply fails its own caller only
+            future.set_exception(error)
+
+    def fail(self, error: Exception) -> None:
+        """Settle the caller's future with an error, unless it is settled."""
+        if not self.future.done():
+            note(error, self)
+            self.future.set_exception(error)
+
+    @property
+    def weight(self) -> int:
+        """How many commands it stands for."""
+        return 1
+
+
+class Batch(Entry):
+    """The commands of one pipeline, or of a part of it: one write, one future, replies in order, unconverted."""
+
+    need: int = 0  # how many replies belong to it
+    replies: list[Any] = msgspec.field(default_factory=list)  # those that came
+    bytes_only: frozenset[int] = frozenset()  # positions that must not be decoded (DUMP)
+
+    @property
+    def weight(self) -> int:
+        return self.need
+
+    def finish(self, reply: Any) -> None:
+        if not self.future.done():
+            self.future.set_result(self.replies)
+
+
+class Confirm(Entry):
+    """A SUBSCRIBE or its kin: answered by `need` pushes, or by one error."""
+
+    need: int = 0
+
+
+def convert(spec: Spec, reply: Any, options: dict[str, Any] | None) -> Any:
+    """The reply as redis-py shapes it."""
+    converter = spec.convert
+    if converter is None:
+        return reply
+    if not options:
+        return converter(reply)
+    return converter(reply, **{key: value for key, value in options.items() if key != EMPTY_RESPONSE})
+
+
+def note(error: Exception, entry: Entry) -> None:
+    """Write on the error which command and which try it belongs to."""
+    about = getattr(error, "about", None)
+    if about is not None:
+        about(command=entry.spec.name, attempt=entry.attempt)

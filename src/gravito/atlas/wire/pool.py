@@ -1,0 +1,194 @@
+"""Leased wires: for a command or a block that must have a connection to itself.
+
+Blocking commands, WATCH, SELECT, MONITOR and values over a size travel on these, so that they never delay the
+shared wire. The pool is bounded; who waits for a wire is served first in, first out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from gravito import errors
+from gravito.atlas.config import Settings
+from gravito.atlas.wire import retry
+from gravito.atlas.wire.connection import Wire, lost_reply
+from gravito.atlas.wire.entry import Entry
+
+Opener = Callable[[], Awaitable[Wire]]
+
+
+class LeasePool:
+    """Opens, lends and takes back wires; at most `limits.leased_wires` exist at a time."""
+
+    def __init__(self, settings: Settings, opener: Opener) -> None:
+        self._settings = settings
+        self._opener = opener
+        self._loop = asyncio.get_running_loop()
+        self._idle: list[Wire] = []  # clean and open; the last one back is the first one out
+        self._lent: set[Wire] = set()
+        self._opening = 0  # places taken by wires that are being opened
+        self._line: deque[asyncio.Future[None]] = deque()  # who waits for a place
+        self._tasks: set[asyncio.Task[None]] = set()  # single commands under way
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<LeasePool lent {len(self._lent)}, idle {len(self._idle)}, waiting {len(self._line)}>"
+
+    @property
+    def lent(self) -> int:
+        """Wires in use."""
+        return len(self._lent)
+
+    @property
+    def idle(self) -> int:
+        """Wires open and free."""
+        return len(self._idle)
+
+    async def acquire(self) -> Wire:
+        """A wire for the caller alone, until `release`.
+
+        Raises LeaseTimeoutError after `timeouts.lease` seconds without a free place, or what opening it raises.
+        """
+        limits, timeouts = self._settings.limits, self._settings.timeouts
+        try:
+            async with asyncio.timeout(timeouts.lease):
+                if self._line or len(self._lent) + self._opening >= limits.leased_wires:
+                    await self._wait_in_line()
+        except TimeoutError:
+            raise errors.LeaseTimeoutError(
+                f"connection '{self._settings.name}': none of {limits.leased_wires} leased wires came free within "
+                f"{timeouts.lease} s (limits.leased_wires and timeouts.lease set this)"
+            ) from None
+        return await self._take()
+
+    async def _wait_in_line(self) -> None:
+        turn: asyncio.Future[None] = self._loop.create_future()
+        self._line.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():  # the place was given in the same moment: pass it on
+                self._opening -= 1
+                self._next()
+            elif turn in self._line:
+                self._line.remove(turn)
+            raise
+        self._opening -= 1  # held for us since the turn was given
+
+    async def _take(self) -> Wire:
+        if self._closed:
+            raise errors.LoopError(f"connection '{self._settings.name}' is closed")
+        while self._idle:
+            wire = self._idle.pop()
+            if wire.ended is None:
+                self._lent.add(wire)
+                return wire
+        self._opening += 1
+        try:
+            wire = await self._opener()
+        except BaseException:
+            self._opening -= 1
+            self._next()
+            raise
+        self._opening -= 1
+        self._lent.add(wire)
+        return wire
+
+    def release(self, wire: Wire, clean: bool) -> None:
+        """Give a wire back; one whose state was changed, or that still owes replies, is closed."""
+        self._lent.discard(wire)
+        wire.on_end = wire.on_push = wire.on_stray = None
+        if clean and not self._closed and wire.ended is None and not wire.in_flight and not wire.unsent:
+            wire.reset_timeout(self._settings.timeouts.command)
+            self._idle.append(wire)
+        else:
+            wire.close()
+        self._next()
+
+    def _next(self) -> None:
+        """Give the free place to whoever waits longest."""
+        while self._line and len(self._lent) + self._opening < self._settings.limits.leased_wires:
+            turn = self._line.popleft()
+            if not turn.done():
+                self._opening += 1
+                turn.set_result(None)
+
+    def run(self, entry: Entry, hold: float, clean: bool) -> None:
+        """Send one command on a wire of its own.
+
+        Args:
+            hold: seconds for which the command itself may keep the reply back; `math.inf` for ever.
+            clean: the wire can be used again afterwards.
+        """
+        task = self._loop.create_task(self._run(entry, hold, clean), name=f"gravito lease {entry.spec.name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, entry: Entry, hold: float, clean: bool) -> None:
+        try:
+            wire = await self._acquire_for(entry)
+        except Exception as error:
+            entry.fail(error)
+            return
+        if wire is None:
+            return
+        again = False
+
+        def on_end(_: Wire, error: Exception, sent: list[Entry], unsent: list[Entry]) -> None:
+            nonlocal again
+            for lost in (*sent, *unsent):
+                if retry.may_resend(lost, self._settings.retry) or lost in unsent:
+                    again = True
+                    lost.attempt += 1
+                    settled.set()
+                else:
+                    lost.fail(lost_reply(lost, error))
+
+        settled = asyncio.Event()
+        entry.future.add_done_callback(lambda _: settled.set())
+        wire.on_end = on_end
+        command = self._settings.timeouts.command
+        wire.reset_timeout(None if hold == math.inf or command is None else command + hold)
+        try:
+            wire.send(entry)
+            await settled.wait()
+        finally:
+            # A caller that was cancelled leaves the server blocked: closing the wire ends that too.
+            self.release(wire, clean)
+        if again and not self._closed and entry.attempt <= self._settings.retry.attempts + 1:
+            self.run(entry, hold, clean)
+        elif again:
+            entry.fail(
+                errors.ConnectionLostError(
+                    f"connection '{self._settings.name}' was lost {entry.attempt} times"
+                )
+            )
+
+    async def _acquire_for(self, entry: Entry) -> Wire | None:
+        """A wire, unless the caller goes away first."""
+        task = asyncio.ensure_future(self.acquire())
+        entry.future.add_done_callback(lambda _: task.cancel())
+        try:
+            wire = await task
+        except asyncio.CancelledError:
+            if entry.future.done():
+                return None
+            raise
+        if entry.future.done():
+            self.release(wire, clean=True)
+            return None
+        return wire
+
+    async def aclose(self) -> None:
+        """Close every wire; commands on them fail."""
+        self._closed = True
+        for wire in (*self._idle, *self._lent):
+            wire.close(errors.LoopError(f"connection '{self._settings.name}' was closed"))
+        self._idle.clear()
+        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,271 @@
+"""Every error that Gravito raises, in one tree.
+
+Each class is also a subclass of redis-py's matching one, so an `except redis.TimeoutError` that is already
+in an application goes on working::
+
+    GravitoError                      redis.RedisError
+    |- ConfigurationError             (also ValueError)
+    |- EngineError                    the embedded engine cannot run
+    |- DataError                      redis.DataError: an argument that has no place on the wire
+    |- LoopError                      used from another event loop, process, or after close
+    |- WatchError                     redis.WatchError
+    |- PubSubError                    redis.PubSubError
+    |- TimeoutError                   redis.TimeoutError
+    |  |- ConnectTimeoutError
+    |  `- LeaseTimeoutError           no leased wire (or no room in flight) within the deadline
+    |- ConnectionError                redis.ConnectionError
+    |  |- RefusedError                nobody listens there
+    |  |- NameResolutionError         the host name does not resolve
+    |  |- TLSError                    certificate, host name or protocol refused
+    |  |- ConnectionLostError         the wire ended with commands in flight
+    |  |- MaxClientsError             redis.MaxConnectionsError: the server takes no more clients
+    |  |- ProtocolError               redis.InvalidResponse: the peer does not speak RESP
+    |  |- LoadingError                redis.BusyLoadingError
+    |  `- AuthenticationError         redis.AuthenticationError: WRONGPASS, NOAUTH
+    `- ResponseError                  redis.ResponseError: the server answered with an error
+       |- NoPermissionError           NOPERM
+       |- NoScriptError               NOSCRIPT
+       |- ScriptError                 a Lua script failed; names the script and the line
+       |- OutOfMemoryError            OOM
+       |- ReadOnlyError               READONLY
+       |- ExecAbortError              EXECABORT
+       |- WrongTypeError              WRONGTYPE
+       |- BusyError                   BUSY: a script blocks the server
+       |- TryAgainError               TRYAGAIN
+       |- ClusterDownError            CLUSTERDOWN
+       |- MasterDownError             MASTERDOWN
+       |- CrossSlotError              CROSSSLOT
+       |- MovedError, AskError        MOVED, ASK
+       `- ModuleError                 MODULE LOAD and UNLOAD
+
+Every instance carries `command` (its name only, never its arguments), `node` (the address), `attempt` (1 for
+the first) and `maybe_applied` (True when the server may have carried the command out although no reply came).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import redis.exceptions as redis_errors
+
+__all__ = [
+    "AskError",
+    "AuthenticationError",
+    "BusyError",
+    "ClusterDownError",
+    "ConfigurationError",
+    "ConnectTimeoutError",
+    "ConnectionError",
+    "ConnectionLostError",
+    "CrossSlotError",
+    "DataError",
+    "EngineError",
+    "ExecAbortError",
+    "GravitoError",
+    "LeaseTimeoutError",
+    "LoadingError",
+    "LoopError",
+    "MasterDownError",
+    "MaxClientsError",
+    "ModuleError",
+    "MovedError",
+    "NameResolutionError",
+    "NoPermissionError",
+    "NoScriptError",
+    "OutOfMemoryError",
+    "ProtocolError",
+    "PubSubError",
+    "ReadOnlyError",
+    "RefusedError",
+    "ResponseError",
+    "ScriptError",
+    "TLSError",
+    "TimeoutError",
+    "TryAgainError",
+    "WatchError",
+    "WrongTypeError",
+]
+
+
+class GravitoError(redis_errors.RedisError):
+    """The root of the tree."""
+
+    command: str | None = None  # the command's name; its arguments may hold secrets and are never kept
+    node: str | None = None  # address of the server, without credentials
+    attempt: int = 1  # which try this was
+    maybe_applied: bool = False  # the command may have taken effect although no reply came
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
+    def about(
+        self,
+        command: str | None = None,
+        node: str | None = None,
+        attempt: int | None = None,
+        maybe_applied: bool | None = None,
+    ) -> GravitoError:
+        """Note the circumstances that are known here and return the error itself."""
+        if command is not None:
+            self.command = command
+        if node is not None:
+            self.node = node
+        if attempt is not None:
+            self.attempt = attempt
+        if maybe_applied is not None:
+            self.maybe_applied = maybe_applied
+        return self
+
+
+class ConfigurationError(GravitoError, ValueError):
+    """A setting that cannot be used: names the field, the value (never a secret) and what is allowed."""
+
+    def __init__(
+        self, message: str, *, field: str | None = None, value: Any = None, allowed: Iterable[Any] | str = ()
+    ):
+        super().__init__(message)
+        self.field = field  # dotted path of the setting
+        self.value = value  # what was given; None for secrets
+        self.allowed = allowed  # what would be taken, as text or as choices
+
+
+class EngineError(GravitoError):
+    """The embedded engine cannot be found, started or reached; the message says what to do."""
+
+
+class DataError(GravitoError, redis_errors.DataError):
+    """An argument that has no place on the wire (None, bool, a container)."""
+
+
+class LoopError(GravitoError, RuntimeError):
+    """A client was used where it cannot work: no running loop, another process, or after it was closed."""
+
+
+class WatchError(GravitoError, redis_errors.WatchError):
+    """A watched key changed before EXEC."""
+
+
+class PubSubError(GravitoError, redis_errors.PubSubError):
+    """A subscription was used in a way it does not support."""
+
+
+class TimeoutError(GravitoError, redis_errors.TimeoutError):
+    """A deadline passed."""
+
+
+class ConnectTimeoutError(TimeoutError):
+    """The server did not take the connection, or did not finish the handshake, in time."""
+
+
+class LeaseTimeoutError(TimeoutError):
+    """No leased wire, or no room in flight, came free in time. The command was not sent."""
+
+
+class ConnectionError(GravitoError, redis_errors.ConnectionError):
+    """The connection could not be made or kept."""
+
+
+class RefusedError(ConnectionError):
+    """Nobody listens at the address."""
+
+
+class NameResolutionError(ConnectionError):
+    """The host name does not resolve."""
+
+
+class TLSError(ConnectionError):
+    """The TLS handshake failed: certificate, host name, expiry, or a peer that does not speak TLS."""
+
+
+class ConnectionLostError(ConnectionError):
+    """The wire ended before the reply came; `maybe_applied` says if the command may have run."""
+
+
+class MaxClientsError(ConnectionError, redis_errors.MaxConnectionsError):
+    """The server has as many clients as it allows."""
+
+
+class ProtocolError(ConnectionError, redis_errors.InvalidResponse):
+    """The peer sent bytes that are not RESP (or that RESP readers must refuse)."""
+
+
+class LoadingError(ConnectionError, redis_errors.BusyLoadingError):
+    """The server is loading its data set (LOADING)."""
+
+
+class AuthenticationError(ConnectionError, redis_errors.AuthenticationError):
+    """Credentials are wrong or missing (WRONGPASS, NOAUTH)."""
+
+
+class ResponseError(GravitoError, redis_errors.ResponseError):
+    """The server answered with an error. An error inside a Lua script says where."""
+
+    script: str | None = None  # the script's name, for one called through `Script`
+    line: int | None = None  # the line in the script that the server named
+
+
+class NoPermissionError(ResponseError, redis_errors.NoPermissionError):
+    """The ACL does not allow it (NOPERM)."""
+
+
+class NoScriptError(ResponseError, redis_errors.NoScriptError):
+    """The server does not know the script's digest (NOSCRIPT)."""
+
+
+class ScriptError(ResponseError):
+    """A Lua script failed. `script` is its name, `line` the line that the server named."""
+
+
+class OutOfMemoryError(ResponseError, redis_errors.OutOfMemoryError):
+    """The server is at its memory limit (OOM)."""
+
+
+class ReadOnlyError(ResponseError, redis_errors.ReadOnlyError):
+    """A write reached a replica (READONLY)."""
+
+
+class ExecAbortError(ResponseError, redis_errors.ExecAbortError):
+    """The transaction was refused because one of its commands was (EXECABORT)."""
+
+
+class WrongTypeError(ResponseError):
+    """The key holds another type of value (WRONGTYPE)."""
+
+
+class BusyError(ResponseError):
+    """A script or function blocks the server (BUSY)."""
+
+
+class TryAgainError(ResponseError, redis_errors.TryAgainError):
+    """The keys of a multi-key command are on their way to another node (TRYAGAIN)."""
+
+
+class ClusterDownError(ResponseError, redis_errors.ClusterDownError):
+    """The cluster does not serve this slot now (CLUSTERDOWN)."""
+
+    def __init__(self, message: str, status_code: str | None = None):
+        redis_errors.ClusterDownError.__init__(self, message, status_code=status_code)
+
+
+class MasterDownError(ClusterDownError, redis_errors.MasterDownError):
+    """A replica lost its primary and may not serve old data (MASTERDOWN)."""
+
+
+class CrossSlotError(ResponseError, redis_errors.ClusterCrossSlotError):
+    """The keys of one command live in different slots (CROSSSLOT)."""
+
+
+class AskError(ResponseError, redis_errors.AskError):
+    """The slot is moving; ask the named node this once (ASK)."""
+
+    def __init__(self, message: str, status_code: str | None = None):
+        redis_errors.AskError.__init__(self, message, status_code=status_code)
+
+
+class MovedError(AskError, redis_errors.MovedError):
+    """The slot lives on the named node (MOVED)."""
+
+
+class ModuleError(ResponseError, redis_errors.ModuleError):
+    """MODULE LOAD or UNLOAD failed."""
