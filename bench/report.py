@@ -72,7 +72,7 @@ def _verdicts(result: Result) -> Table:
     for row in result.rows:
         for verdict in row.verdicts:
             word = f"[{COLOURS[verdict.met]}]{MET[verdict.met]}[/]"
-            table.add_row(row.title, verdict.target.against, str(verdict.target), verdict.text, word)
+            table.add_row(row.title, verdict.target.who, str(verdict.target), verdict.text, word)
     return table
 
 
@@ -113,7 +113,7 @@ def _number(figure: float) -> str:
 
 
 def _sentence(verdict: Verdict) -> str:
-    return f"{verdict.target.against} {verdict.target}: {verdict.text}, {MET[verdict.met]}"
+    return f"{verdict.target.who} {verdict.target}: {verdict.text}, {MET[verdict.met]}"
 
 
 def _notes(result: Result) -> list[str]:
