@@ -125,7 +125,7 @@ class ConnectionManager:
     # -- clients ---------------------------------------------------------------------------------------------
 
     def connection(self, name: str | None = None) -> Client:
-        """The client of a connection: always the same one, until it is disconnected. Does no network I/O.
+        """The client of a connection: the same one each time, as long as its settings stay. No network I/O.
 
         Args:
             name: None for the default connection.
@@ -151,7 +151,7 @@ class ConnectionManager:
             name: None for the default connection.
 
         Returns:
-            The connection's new client, connected.
+            The connection's client, which is still the same one, connected.
 
         Raises:
             ConfigurationError: no connection has this name.
@@ -163,7 +163,7 @@ class ConnectionManager:
         return client
 
     async def disconnect(self, name: str | None = None) -> None:
-        """Close a connection's client. The next `connection(name)` makes a new one.
+        """Close a connection's wires. Its client stays, and connects again at its next command.
 
         Args:
             name: None for the default connection.
@@ -174,19 +174,18 @@ class ConnectionManager:
         with self._lock:
             name = self.default_connection if name is None else name
             self._settings(name)
-            client = self._clients.pop(name, None)
+            client = self._clients.get(name)
         if client is not None:
             await client.aclose()
 
     async def disconnect_all(self) -> None:
-        """Close all clients, also those that a newer configuration replaced. All are tried.
+        """Close all connections' wires, also of clients that a newer configuration replaced. All are tried.
 
         Raises:
             GravitoError: the first error; any further ones are logged.
         """
         with self._lock:
             clients = [*self._clients.values(), *self._retired]
-            self._clients.clear()
             self._retired.clear()
         first: Exception | None = None
         for client in clients:

@@ -1,0 +1,75 @@
+# Needs make and Python 3.11 or newer. Each target sets up $(VENV) by itself, with the versions in constraints.txt.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export PYTHONUNBUFFERED = 1
+
+# $(call install,what to install): one line for each package; pip's errors are shown as they are
+define install
+	@echo "Installing $(1) into $(VENV)"
+	@rm -f $(VENV)/.failed
+	@{ $(BIN)/python -m pip install --progress-bar off -c constraints.txt -e '$(1)' || touch $(VENV)/.failed; } \
+	  | sed -n -e 's/^Collecting \([A-Za-z0-9._-]*\).*/  \1/p' -e 's/^Installing collected packages.*/  writing files/p'
+	@test ! -e $(VENV)/.failed
+	@touch $@
+endef
+
+.PHONY: help demo test lint types format bench clean
+
+help:
+	@echo "make demo    see what Gravito does, on the embedded engine"
+	@echo "make test    lint, types and all tests"
+	@echo "make lint    ruff and the import contracts"
+	@echo "make types   mypy, strict"
+	@echo "make format  let ruff write the files as lint wants them"
+	@echo "make bench   measure against other clients; further options in ARGS"
+	@echo "make clean   remove what these made"
+
+demo: $(VENV)/.installed
+	@$(BIN)/gravito demo $(ARGS)
+
+test: lint types
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed-dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+
+types: $(VENV)/.installed-dev
+	@$(BIN)/mypy
+
+format: $(VENV)/.installed-dev
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(VENV)/.installed-bench
+	@$(BIN)/python -m bench $(ARGS)
+
+clean:
+	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; $(PYTHON) is older or missing. Another one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then \
+	  $(PYTHON) -m venv $(VENV); \
+	elif $(PYTHON) -m pip --version >/dev/null 2>&1; then \
+	  $(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pip --quiet --python $(VENV) install pip; \
+	else \
+	  echo "$(PYTHON) cannot make virtual environments: it lacks ensurepip. On Debian and Ubuntu: apt-get install python3-venv" >&2; \
+	  exit 1; \
+	fi
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(call install,.)
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(call install,.[dev])
+
+$(VENV)/.installed-bench: pyproject.toml constraints.txt | $(BIN)/python
+	$(call install,.[bench$(comma)loop])
+
+comma := ,
