@@ -40,7 +40,7 @@ def lock(path: Path) -> int | None:
 
     The kernel lets go of the lock when its last holder ends, so a lock is never stale.
     """
-    import fcntl  # not there on Windows, where find_binary says so
+    import fcntl  # noqa: PLC0415  # not there on Windows, where find_binary says so
 
     try:
         descriptor = guarded(
@@ -77,7 +77,8 @@ def can_bind(path: Path) -> bool:
 
 
 def temporary_folder() -> Path:
-    for parent in (None, "/tmp"):  # a long TMPDIR leaves no room for the socket's name
+    # A long TMPDIR leaves no room for the socket's name.
+    for parent in (None, "/tmp"):  # noqa: S108  # mkdtemp makes a new folder that is this user's alone
         try:
             folder = Path(tempfile.mkdtemp(prefix="gravito-", dir=parent))
         except OSError as error:

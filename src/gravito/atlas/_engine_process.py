@@ -42,7 +42,7 @@ __all__ = [
 Directive = (
     str | int | Sequence[str | int]
 )  # the value or the values of one line of the server's configuration
-Opened = TypeVar("Opened", int, tuple[int, int])
+Opened = TypeVar("Opened", bound=int | tuple[int, int])
 
 CONFIG, SOCKET, PIDFILE, LOG = "engine.conf", "engine.sock", "engine.pid", "engine.log"
 LOG_LIMIT = 1 << 20  # bytes; a kept folder's log that is larger is begun anew at the next start
@@ -52,7 +52,9 @@ SECRETS = frozenset({"requirepass", "masterauth", "primaryauth", "user", "tls-ke
 # Arguments: $1 binary, $2 runtime folder, $3 signal that ends the server, $4 "all" to remove the whole folder.
 # Standard input is the lifeline; standard output the lock (or /dev/null), kept open by the server so that a
 # folder is locked for exactly as long as a server may write to it; standard error the log.
-# Two processes guard: the main shell waits for the server's end, the subshell for the lifeline's.
+# Two processes guard: the main shell waits for the server's end, the subshell for the lifeline's. The main shell
+# cleans up, while it still holds the lock: a later owner's socket has the same name. The subshell does it only
+# when somebody killed the main shell.
 # The traps come after the server's start because it would inherit them.
 WATCHDOG = r"""
 PATH=/usr/bin:/bin:/usr/sbin:/sbin
@@ -70,7 +72,7 @@ trap '' TERM INT HUP
     n=0
     while [ "$n" -lt 14 ] && kill -0 "$server" 2>/dev/null; do sleep 0.05; n=$((n + 1)); done
     kill -KILL "$server" 2>/dev/null
-    clean "$1" "$2" "$4"
+    kill -0 $$ 2>/dev/null || clean "$1" "$2" "$4"
 ) <&3 3<&- 4>&- &
 guard=$!
 wait "$server"
@@ -89,6 +91,8 @@ class Child:
     lifeline: int  # write end of the watchdog's standard input; -1 once closed
     runtime: Path  # folder of socket, configuration and pid file
     temporary: bool  # the runtime folder goes with the server
+    log: int  # the log, readable even when the folder has gone; -1 once closed
+    log_start: int  # bytes that the log had before
 
     @property
     def socket(self) -> str:
@@ -98,6 +102,12 @@ class Child:
     def alive(self) -> bool:
         """Whether the watchdog, and so the server, has not ended."""
         return self.process.poll() is None
+
+    def forget_log(self) -> None:
+        """Close the log, which only a failing start needs."""
+        if self.log >= 0:
+            os.close(self.log)
+            self.log = -1
 
     def let_go(self) -> None:
         """Close the lifeline: the watchdog ends the server. Does not wait."""
@@ -109,12 +119,13 @@ class Child:
     def end(self) -> None:
         """End the server and wait until it, its socket and a private folder are gone."""
         self.let_go()
+        self.forget_log()
         try:
             self.process.wait(STOP_WITHIN)
         except subprocess.TimeoutExpired:
             self._force()
         # A watchdog that was killed itself leaves its server behind, in the process group that it led.
-        if listens(self.socket):
+        if self.process.returncode < 0 or listens(self.socket):
             self._force()
         if self.temporary:
             shutil.rmtree(self.runtime, ignore_errors=True)
@@ -204,7 +215,7 @@ def spawn(
     kill: bool,
     lock: int | None,
     log: Path,
-) -> tuple[Child, int]:
+) -> Child:
     """Start a server under a watchdog. Does not wait until it answers: see `answers`.
 
     Args:
@@ -215,15 +226,12 @@ def spawn(
         kill: at the end the server is killed, rather than asked and given a moment to write its data.
         lock: a locked file descriptor that the server shall keep open, or None.
         log: the file that gets the server's output.
-
-    Returns:
-        The child, and the size in bytes that the log had before.
     """
     _write_config(runtime / CONFIG, render(directives))
     output = _open_log(log)
     read_end, lifeline = guarded(os.pipe)
     try:
-        log_size = os.fstat(output).st_size
+        log_start = os.fstat(output).st_size
         process = subprocess.Popen(
             [
                 *("/bin/sh", "-c", WATCHDOG, "gravito-engine", str(binary), str(runtime)),
@@ -238,24 +246,24 @@ def spawn(
         )
     except BaseException:
         close(lifeline)
+        os.close(output)
         raise
     finally:
         close(read_end)
-        os.close(output)
-    child = Child(process, lifeline, runtime, temporary)
+    child = Child(process, lifeline, runtime, temporary, output, log_start)
     _children.add(child)
-    return child, log_size
+    return child
 
 
 def _write_config(path: Path, text: str) -> None:
     path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "w", encoding="ascii") as file:
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
         file.write(text)
 
 
 def _open_log(path: Path) -> int:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     if os.fstat(descriptor).st_size > LOG_LIMIT:
         os.ftruncate(descriptor, 0)
     return descriptor
@@ -309,6 +317,7 @@ def wait_ready(child: Child, timeout: float) -> bytes:
     """
     deadline = time.monotonic() + timeout
     pause = 0.001
+    last = b""
     while True:
         alive = (
             child.alive()
@@ -316,8 +325,11 @@ def wait_ready(child: Child, timeout: float) -> bytes:
         reply = answers(child.socket, min(1.0, timeout))
         if reply and not reply.startswith(b"-LOADING"):
             return reply
-        if not alive or time.monotonic() >= deadline:
-            return reply
+        last = reply or last  # while it reads its data the server answers only now and then
+        if not alive:
+            return b""
+        if time.monotonic() >= deadline:
+            return last
         time.sleep(pause)  # the server announces its readiness nowhere but on the socket
         pause = min(pause * 1.5, 0.02)
 
@@ -335,14 +347,11 @@ def failure(child: Child, binary: Path, log: str, timeout: float) -> EngineError
     return EngineError(f"The engine {binary} ended at its start with status {status}.{said}")
 
 
-def log_tail(path: Path, start: int, directives: Mapping[str, Directive]) -> str:
-    """The last lines of a log after byte `start`, without the secrets among the directives."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(start, path.stat().st_size - 2000))
-            text = file.read().decode("utf-8", "replace")
-    except OSError:
-        return ""
+def log_tail(child: Child, directives: Mapping[str, Directive]) -> str:
+    """The last lines of the child's log, without the secrets among its directives."""
+    size = os.fstat(child.log).st_size
+    start = max(child.log_start, size - 2000)
+    text = os.pread(child.log, size - start, start).decode("utf-8", "replace")
     # The server quotes the line of its configuration that it did not understand.
     for name in SECRETS & directives.keys():
         value = directives[name]

@@ -206,7 +206,7 @@ class Engine:
         temporary = runtime.name != folders.CONTROL
         try:
             binary = self._binary or find_binary()
-            child, log_start = process.spawn(
+            child = process.spawn(
                 binary,
                 runtime,
                 directives,
@@ -222,21 +222,22 @@ class Engine:
                 raise EngineError(f"The engine cannot be started in {runtime}: {error}.") from error
             raise
         self._child, self._path = child, child.socket
-        self._await(child, binary, lambda: process.log_tail(log, log_start, directives))
+        self._await(child, binary, lambda: process.log_tail(child, directives))
         return child.socket
 
     def _await(self, child: Child, binary: Path, tail: Callable[[], str]) -> None:
         try:
             reply = process.wait_ready(child, self._timeout)
-            if reply.startswith(b"-LOADING"):
-                raise self._loading()  # it stays, so that a later call finds it further on
             if not reply:
                 raise process.failure(child, binary, tail(), self._timeout)
-        except BaseException as error:
-            if not (isinstance(error, EngineError) and child.alive() and process.listens(child.socket)):
-                self._child = self._path = None
-                child.end()
+        except BaseException:
+            self._child = self._path = None
+            child.end()
             raise
+        finally:
+            child.forget_log()
+        if reply.startswith(b"-LOADING"):
+            raise self._loading()  # the server goes on reading, and a later call finds it ready
 
     def _attach(self, control: Path, deadline: float) -> str | None:
         try:
@@ -270,7 +271,11 @@ class Engine:
         )
 
     def __enter__(self) -> Self:
-        self.ensure()
+        try:
+            self.ensure()
+        except BaseException:
+            self.stop()  # a server that still reads its data was left running
+            raise
         return self
 
     def __exit__(

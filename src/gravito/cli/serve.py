@@ -20,7 +20,7 @@ from gravito.errors import EngineError
 __all__ = ["serve"]
 
 # An environment variable: an argument would be seen by every user of the machine.
-PASSWORD = "GRAVITO_SERVE_PASSWORD"
+PASSWORD = "GRAVITO_SERVE_PASSWORD"  # noqa: S105  # the name of the variable
 
 
 class _Stop(BaseException):
