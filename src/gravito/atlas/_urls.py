@@ -51,7 +51,7 @@ def parse_url(url: object, connection: str | None = None) -> dict[str, Any]:
     _refuse_stray_marks(parts, connection)
     options = _SCHEME[parts.scheme](parts, connection)
     query = _query(parts, connection)
-    if parts.scheme == "unix" or parts.scheme == "embedded":
+    if parts.scheme in ("unix", "embedded"):
         # these have no port and no numeric path, so nothing in the query can contradict the URL
         return query | options
     database = options.pop("db", None)

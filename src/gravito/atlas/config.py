@@ -10,8 +10,8 @@ users know are understood too: `socket_timeout`, `socket_connect_timeout`, `max_
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 from urllib.parse import quote
 
@@ -225,7 +225,7 @@ class Settings(_Checked, frozen=True, kw_only=True):
         self._check_together()
         if self.directory is not None:
             # the engine is looked up by its folder, so one folder must have one name
-            whole = os.path.abspath(os.path.expanduser(self.directory))
+            whole = str(Path(self.directory).expanduser().resolve())
             msgspec.structs.force_setattr(self, "directory", whole)
 
     def _check_groups(self) -> None:

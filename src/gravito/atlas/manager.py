@@ -191,7 +191,7 @@ class ConnectionManager:
         for client in clients:
             try:
                 await client.aclose()
-            except Exception as error:  # noqa: BLE001  # the others have to be closed too
+            except Exception as error:  # the others have to be closed too
                 if first is None:
                     first = error
                 else:
