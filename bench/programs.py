@@ -38,7 +38,7 @@ def _imports(_: Address) -> dict[str, Sample]:
 
 PROGRAM_ROWS = (
     ProgramRow("memory", "100,000 commands in flight", "bytes per command", 1, _memory),
-    ProgramRow("import", "import of `gravito.atlas`, of `redis.asyncio`", "ms", 11, _imports),
+    ProgramRow("import", "import", "ms", 11, _imports),
 )
 
 

@@ -172,7 +172,7 @@ class Race:
             count = self._counts.get(name) or await self._warm_up(name, work)
             settle_garbage()
             timing = await work(count)
-        except Exception as error:  # noqa: BLE001  # one contender's failure is a note in the report, not the end of it
+        except Exception as error:  # one contender's failure is a note in the report, not the end of it
             self.failures[name] = f"{type(error).__name__}: {error}"
         else:
             rates.setdefault(name, []).append(timing.rate)
