@@ -105,7 +105,9 @@ def read_connection(name: str, value: Mapping[str, Any] | str | Settings) -> Set
     """One connection from its mapping, its URL or ready settings; these take on the name."""
     if isinstance(value, Settings):
         return msgspec.structs.replace(value, name=name)
-    return Settings.from_mapping(name, {"url": value} if isinstance(value, str) else value)
+    if isinstance(value, str):
+        return Settings.from_url(value, name=name)
+    return Settings.from_mapping(name, value)
 
 
 def _read_mapping(mapping: Any, origin: str) -> Configuration:

@@ -19,6 +19,7 @@ import msgspec
 
 from gravito.atlas import _rules
 from gravito.atlas._options import read_options
+from gravito.atlas._urls import parse_url
 from gravito.errors import ConfigurationError
 
 __all__ = ["TLS", "Limits", "Retry", "Settings", "Timeouts"]
@@ -288,6 +289,10 @@ class Settings(_Checked, frozen=True, kw_only=True):
             ConfigurationError: never shows the URL's user or password.
         """
         name = options.pop("name", "redis")
+        if not url:
+            parse_url(
+                url, name
+            )  # raises; in a mapping an empty url is an unset variable, here it is a mistake
         return cls.from_mapping(name, {**options, "url": url})
 
     @classmethod

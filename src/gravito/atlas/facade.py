@@ -39,8 +39,8 @@ else:
 
         def __getattr__(self, attribute: str) -> Any:
             # Tools probe objects for names such as __wrapped__ or _repr_html_. A probe must not go and look for
-            # a configuration, so a private name that no client has ends here.
-            if attribute.startswith("_") and not hasattr(Client, attribute):
+            # a configuration, so names with two underscores, and private ones that no client has, end here.
+            if attribute.startswith("__") or (attribute.startswith("_") and not hasattr(Client, attribute)):
                 raise AttributeError(f"Redis has no attribute {attribute!r}")
             return getattr(DB.connection(), attribute)
 
