@@ -7,7 +7,8 @@ import inspect
 from typing import Any
 
 import redis
-from recorder import Call
+
+from .recorder import Call
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from recorder import Family, Recorder
 from redis.commands.search.suggestion import Suggestion
+
+from .recorder import Family, Recorder
 
 LIBRARY = """#!lua name=lib
 redis.register_function('echo', function(keys, args) return args[1] end)
@@ -225,7 +226,7 @@ def pinned(c: Recorder) -> None:
     c.select(0)
     c.dbsize()
     c.select(99)
-    c.watch("k")
+    c.execute_command("WATCH", "k")
     c.unwatch()
     c.readwrite()
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import pytest
 import redis
-import redis.asyncio
 
 from gravito.atlas import embedded
 
@@ -37,19 +34,3 @@ def wipe(socket_path: str) -> Iterator[Callable[[], None]]:
 
         wipe()
         yield wipe
-
-
-@contextlib.asynccontextmanager
-async def redis_py(path: str, **options: Any) -> AsyncIterator[Any]:
-    """The client whose replies are the measure."""
-    async with redis.asyncio.Redis(unix_socket_path=path, **options) as client:
-        yield client
-
-
-@contextlib.asynccontextmanager
-async def atlas(path: str, **options: Any) -> AsyncIterator[Any]:
-    """Ours."""
-    from gravito.atlas.client import Client
-
-    async with Client.from_url(f"unix://{path}", **options) as client:
-        yield client

@@ -57,7 +57,7 @@ def bag(reply: Any) -> Any:
 
 
 class Recorder:
-    """Every method call on it is noted as a `Call`; the attributes `shape`, `outline`, `bag` say how to compare."""
+    """Notes every method call on it as a `Call`; `shape`, `outline` and `bag` say how to compare the next."""
 
     _MODULES = frozenset({"json", "ft", "ts", "bf", "cf", "cms", "topk", "tdigest", "vset"})
 
