@@ -10,7 +10,15 @@ import pytest
 import redis
 
 from gravito.atlas import embedded
-from gravito.atlas.wire.commands import TABLE, Route, blocking_timeout, needs_lease, route, split
+from gravito.atlas.wire.commands import (
+    TABLE,
+    Route,
+    blocking_timeout,
+    leaves_clean,
+    needs_lease,
+    route,
+    split,
+)
 
 
 @pytest.fixture(scope="module")
@@ -172,3 +180,21 @@ def test_ordinary_commands(name: str, args: tuple[object, ...]) -> None:
 def test_blocking_timeout(name: str, args: tuple[object, ...], seconds: float) -> None:
     assert needs_lease(name, args)
     assert blocking_timeout(name, args) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "clean"),
+    [
+        ("BLPOP", ("a", 0), True),
+        ("SCRIPT KILL", (), True),
+        ("SELECT", (1,), False),
+        ("client", ("setname", "x"), False),
+        ("CLIENT", ("UNPAUSE",), True),
+        ("HIMPORT PREPARE", ("f", "a"), False),
+    ],
+)
+def test_a_wire_is_used_again_unless_its_state_changed(
+    name: str, args: tuple[object, ...], clean: bool
+) -> None:
+    assert leaves_clean(name, args) is clean
+    assert needs_lease(name, args)
