@@ -14,17 +14,22 @@ from redis.himport import HImportRegistry
 
 from gravito import errors
 from gravito.atlas.wire import resp
-from gravito.atlas.wire.commands import Route
 from gravito.atlas.wire.connection import Wire
 from gravito.atlas.wire.entry import Confirm, Entry, Spec
 
 if TYPE_CHECKING:
     from gravito.atlas.client import Client
 
-_RAW = Spec(name="command", words=(), convert=None, flags=Route(0))
+_RAW = Spec.of("command")
 _SUBSCRIBES = frozenset(
     {"SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"}
 )
+
+
+def new_encoder(text: bool) -> Any:
+    """redis-py's encoder."""
+    make: Any = Encoder  # it has no types
+    return make("utf-8", "strict", text)
 
 
 class PoolAdapter:
@@ -48,7 +53,7 @@ class PoolAdapter:
 
     def get_encoder(self) -> Any:
         """redis-py's encoder."""
-        return Encoder("utf-8", "strict", self.client._text)
+        return new_encoder(self.client._text)
 
     async def get_connection(self, *_: Any, **__: Any) -> ConnectionAdapter:
         """A connection on a newly leased wire."""
@@ -78,7 +83,7 @@ class ConnectionAdapter:
         self._callbacks: list[Callable[[ConnectionAdapter], Any]] = []
         settings = client.settings
         self.host, self.port, self.db = settings.host, settings.port, settings.db
-        self.encoder = Encoder("utf-8", "strict", client._text)
+        self.encoder = new_encoder(client._text)
         backoff = ExponentialWithJitterBackoff(base=settings.retry.base, cap=settings.retry.cap)
         self.retry: Any = Retry(backoff, settings.retry.attempts)
         self.himport_registry = HImportRegistry()
@@ -104,10 +109,11 @@ class ConnectionAdapter:
         if self.is_connected:
             return
         await self.disconnect()
-        self._inbox = inbox = asyncio.Queue()
+        inbox: asyncio.Queue[Any] = asyncio.Queue()
+        self._inbox = inbox
         self._wire = wire = await self._client._state().topology.pool.acquire()
         wire.decode_pushes = self._client._text
-        wire.pushes_as_arrays = self._client.settings.protocol == 2  # noqa: PLR2004  # RESP2
+        wire.pushes_as_arrays = self._client.settings.protocol == 2  # RESP2
         wire.reset_timeout(None)  # a subscriber may wait for ever; the health check watches the peer
         wire.on_push = wire.on_stray = inbox.put_nowait
 

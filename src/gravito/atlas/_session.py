@@ -7,10 +7,10 @@ import math
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Self
 
-from gravito.atlas.client import BaseClient
+from gravito.atlas._base import BaseClient
 from gravito.atlas.wire import commands, resp
 from gravito.atlas.wire.connection import Wire
-from gravito.atlas.wire.entry import NEVER_DECODE, Entry, Spec
+from gravito.atlas.wire.entry import Entry, Spec
 
 if TYPE_CHECKING:
     from gravito.atlas.client import Client
@@ -33,20 +33,19 @@ class Session(BaseClient):
     def __repr__(self) -> str:
         return f"<Session {'open' if self._wire else 'not open'} on {self._client!r}>"
 
-    def _send(self, spec: Spec, args: tuple[Any, ...], options: dict[str, Any] | None) -> Any:
-        return self._run(spec, args, options)
+    def _send(self, spec: Spec, args: tuple[Any, ...], options: dict[str, Any] | None, text: bool) -> Any:
+        return self._run(spec, args, options, text)
 
-    async def _run(self, spec: Spec, args: tuple[Any, ...], options: dict[str, Any] | None) -> Any:
-        packed = resp.encode((*spec.words, *args[1:]))
-        text = self._text
-        if options is not None and NEVER_DECODE in options:
-            del options[NEVER_DECODE]
-            text = False
+    async def _run(
+        self, spec: Spec, args: tuple[Any, ...], options: dict[str, Any] | None, text: bool
+    ) -> Any:
+        packed = resp.encode(args)
+        rest = args[len(spec.words) :]
         async with self._turn:
             if self._wire is None or self._wire.ended is not None:
                 await self.aclose()
                 self._wire = await self._client._state().topology.pool.acquire()
-            hold = commands.blocking_timeout(spec.name, args[1:])
+            hold = commands.blocking_timeout(spec.name, rest)
             command = self._client.settings.timeouts.command
             self._wire.reset_timeout(None if command is None or hold == math.inf else command + hold)
             entry = Entry(asyncio.get_running_loop().create_future(), packed, spec, options, text)

@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import copy
 import warnings
-from asyncio import get_running_loop
+from asyncio import Future, get_running_loop
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from redis.asyncio.lock import Lock
-from redis.commands import AsyncCoreCommands, AsyncRedisModuleCommands, AsyncSentinelCommands
 
 from gravito import errors
-from gravito.atlas._lean import LeanCommands
+from gravito.atlas._base import BaseClient
 from gravito.atlas._specs import Specs
 from gravito.atlas.config import Settings
 from gravito.atlas.topology.standalone import Standalone
-from gravito.atlas.wire import commands, resp
-from gravito.atlas.wire.entry import NEVER_DECODE, Entry, Spec
+from gravito.atlas.wire import commands
+from gravito.atlas.wire.entry import Entry, Spec
+from gravito.atlas.wire.resp import encode, pack
 
 if TYPE_CHECKING:
     from redis.asyncio.client import Monitor, PubSub
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gravito.atlas._compat import PoolAdapter
     from gravito.atlas._session import Session
     from gravito.atlas.pipeline import Pipeline
-    from gravito.atlas.pubsub import Callback, Hub, Subscription
+    from gravito.atlas.pubsub import Hub, Subscription
     from gravito.atlas.script import Script
 
 
@@ -55,44 +55,6 @@ async def _close_with_the_loop(state: _LoopState) -> AsyncGenerator[None, None]:
         yield
     finally:
         await state.aclose()
-
-
-class BaseClient(LeanCommands, AsyncRedisModuleCommands, AsyncCoreCommands, AsyncSentinelCommands):  # type: ignore[misc]  # redis-py's mixins disagree among themselves
-    """What a client and a pipeline have in common: redis-py's command methods and the specs of commands."""
-
-    _is_async_client: Literal[True] = True
-    _specs: Specs
-    _text: bool
-
-    def _send(self, spec: Spec, args: tuple[Any, ...], options: dict[str, Any] | None) -> Any:
-        raise NotImplementedError
-
-    def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Send a command; what every method of redis-py's mixins calls.
-
-        Args:
-            *args: the command's name, as "GET" or "CONFIG GET", and its arguments: str, bytes, int or float.
-            **options: for the reply's converter, as redis-py has them.
-
-        Returns:
-            An awaitable of the reply. The command is on its way at once; awaiting collects the reply.
-
-        Raises:
-            DataError: an argument that has no place on the wire; nothing is sent then.
-        """
-        if not args:
-            raise errors.DataError("a command needs a name")
-        options.pop("keys", None)  # redis-py's hint for its own cache
-        return self._send(self._specs[args[0]], args, options or None)
-
-    def set_response_callback(self, command: str, callback: Callable[..., Any]) -> None:
-        """Convert the replies of `command` with `callback`."""
-        self.response_callbacks[command] = callback
-
-    @property
-    def response_callbacks(self) -> Any:
-        """redis-py's converters by command name; may be changed."""
-        return self._specs.callbacks
 
 
 class Client(BaseClient):
@@ -133,50 +95,28 @@ class Client(BaseClient):
 
     # -- sending ---------------------------------------------------------------------------------------------
 
-    def _send(self, spec: Spec, args: tuple[Any, ...], options: dict[str, Any] | None) -> Any:
+    def _send(self, spec: Spec, args: tuple[Any, ...], options: dict[str, Any] | None, text: bool) -> Any:
         try:
-            packed = resp.pack(args if len(spec.words) == 1 else (*spec.words, *args[1:]))
+            packed = pack(args)
         except (TypeError, UnicodeEncodeError):
-            packed = resp.encode((*spec.words, *args[1:]))
+            packed = encode(args)
         loop = get_running_loop()
         state = self._states.get(loop) or self._open(loop)
-        entry = Entry(loop.create_future(), packed, spec, options, self._text)
-        if options is not None and NEVER_DECODE in options:
-            del options[NEVER_DECODE]
-            entry.text = False
+        entry = Entry(Future(loop=loop), packed, spec, options, text)
         if spec.leased or len(packed) > self._lease_over:
-            self._send_apart(state, entry, args)
+            self._send_apart(state, entry, args[len(spec.words) :])
         else:
             state.topology.send(entry)
         return entry
 
-    def _send_apart(self, state: _LoopState, entry: Entry, args: tuple[Any, ...]) -> None:
-        spec = entry.spec
-        rest = args[1:]
-        if not commands.needs_lease(spec.name, rest) and len(entry.packed) <= self._lease_over:
+    def _send_apart(self, state: _LoopState, entry: Entry, rest: tuple[Any, ...]) -> None:
+        name = entry.spec.name
+        if not commands.needs_lease(name, rest) and len(entry.packed) <= self._lease_over:
             state.topology.send(entry)
             return
         state.topology.send_apart(
-            entry,
-            hold=commands.blocking_timeout(spec.name, rest),
-            clean=commands.leaves_clean(spec.name, rest),
+            entry, hold=commands.blocking_timeout(name, rest), clean=commands.leaves_clean(name, rest)
         )
-
-    def execute(self, *args: Any, decode_responses: bool | None = None) -> Awaitable[Any]:
-        """Send any command, also one without a method: `await redis.execute("OBJECT", "FREQ", "k")`.
-
-        Args:
-            *args: the command's words and arguments.
-            decode_responses: text or bytes for this reply; None: as the connection says.
-
-        Returns:
-            An awaitable of the reply, converted if the name (`"CONFIG GET"`) has a converter.
-        """
-        if decode_responses is None:
-            reply: Awaitable[Any] = self.execute_command(*args)
-        else:
-            reply = self.with_options(decode_responses=decode_responses).execute_command(*args)
-        return reply
 
     def with_options(self, *, decode_responses: bool | None = None) -> Self:
         """A view of this client on the same wires with other options for its calls.
@@ -252,7 +192,7 @@ class Client(BaseClient):
 
         return Script(self, source, name)
 
-    def register_script(self, script: Any) -> Script:
+    def register_script(self, script: Any) -> Script:  # type: ignore[override]  # redis-py's sync and async classes overlap
         """redis-py's name for `script`."""
         return self.script(script)
 
@@ -297,7 +237,7 @@ class Client(BaseClient):
         """redis-py's lock on key `name`; `timeout` is its life in seconds."""
         options_ = dict(options)
         lock_class = options_.pop("lock_class", None) or Lock
-        made: Lock = lock_class(self, name, timeout=timeout, **options_)
+        made: Lock = lock_class(cast(Any, self), name, timeout=timeout, **options_)
         return made
 
     def pubsub(self, **options: Any) -> PubSub:
@@ -347,7 +287,7 @@ class Client(BaseClient):
             if loop is here:
                 await state.guard.aclose()
             elif loop.is_running():
-                asyncio.run_coroutine_threadsafe(state.guard.aclose(), loop)  # type: ignore[arg-type]  # an awaitable of a generator
+                asyncio.run_coroutine_threadsafe(state.guard.aclose(), loop)
 
     async def close(self, close_connection_pool: bool | None = None) -> None:
         """Alias of `aclose`, for code written for older redis-py."""

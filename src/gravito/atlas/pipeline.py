@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import math
 from asyncio import get_running_loop
-from collections.abc import Awaitable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Self
 
 from gravito import errors
-from gravito.atlas.client import BaseClient
+from gravito.atlas._base import BaseClient
 from gravito.atlas.wire import commands, resp
 from gravito.atlas.wire.commands import Route
 from gravito.atlas.wire.connection import Wire
-from gravito.atlas.wire.entry import EMPTY_RESPONSE, NEVER_DECODE, Batch, Spec, convert
+from gravito.atlas.wire.entry import EMPTY_RESPONSE, Batch, Spec, convert
 
 if TYPE_CHECKING:
+    from gravito.atlas._specs import Specs
     from gravito.atlas.client import Client
     from gravito.atlas.script import Script
 
@@ -27,14 +29,29 @@ _CHUNK_COMMANDS = (
     4096  # of one batch; larger pipelines travel as several, so that limits in flight can hold them
 )
 _CHUNK_BYTES = 1024 * 1024
+_READ_ONLY = attrgetter("read_only")
 _MULTI = resp.pack(("MULTI",))
 _EXEC = resp.pack(("EXEC",))
-_BATCH = Spec(name="PIPELINE", words=(), convert=None, flags=Route(0))
-_READS = Spec(name="PIPELINE", words=(), convert=None, flags=Route.READ_ONLY)
-_TRANSACTION = Spec(name="MULTI", words=(), convert=None, flags=Route(0))
+_BATCH = Spec.of("PIPELINE")
+_READS = Spec.of("PIPELINE", Route.READ_ONLY)
+_TRANSACTION = Spec.of("MULTI")
 
 
-class Pipeline(BaseClient):
+if TYPE_CHECKING:
+
+    class _Commands:
+        """To a type checker every command of a pipeline gives the pipeline, which redis-py's signatures cannot say."""
+
+        _specs: Specs
+        _text: bool
+
+        def __getattr__(self, name: str) -> Callable[..., Pipeline]: ...
+
+else:
+    _Commands = BaseClient
+
+
+class Pipeline(_Commands):
     """Commands that are collected and sent together. Every command method returns the pipeline itself.
 
     Send it with `exec()`, `execute()` or by awaiting the chain: `await redis.pipeline().set("a", 1).get("a")`.
@@ -71,21 +88,19 @@ class Pipeline(BaseClient):
 
     # -- collecting ------------------------------------------------------------------------------------------
 
-    def _send(self, spec: Spec, args: tuple[Any, ...], options: dict[str, Any] | None) -> Any:
+    def _send(self, spec: Spec, args: tuple[Any, ...], options: dict[str, Any] | None, text: bool) -> Any:
         try:
-            packed = resp.pack(args if len(spec.words) == 1 else (*spec.words, *args[1:]))
+            packed = resp.pack(args)
         except (TypeError, UnicodeEncodeError):
-            packed = resp.encode((*spec.words, *args[1:]))
+            packed = resp.encode(args)
         if self.watching and not self._explicit:
             return self._now(spec, packed, options)
         if spec.leased:
-            self._note_lease(spec, args[1:])
+            self._note_lease(spec, args[len(spec.words) :])
+        if text is not self._text:
+            self._raw.add(len(self._packed))
         if options:
-            if NEVER_DECODE in options:
-                del options[NEVER_DECODE]
-                self._raw.add(len(self._packed))
-            if options:
-                self._options[len(self._packed)] = options
+            self._options[len(self._packed)] = options
         self._packed.append(packed)
         self._queued.append(spec)
         return self
@@ -172,7 +187,7 @@ class Pipeline(BaseClient):
             await self.reset()
 
     async def _pipe(self) -> list[Any]:
-        read_only = all(spec.read_only for spec in self._queued)
+        read_only = all(map(_READ_ONLY, self._queued))
         spec = _READS if read_only else _BATCH
         batches: list[Batch] = []
         for start, end in self._chunks():
@@ -207,10 +222,17 @@ class Pipeline(BaseClient):
             raise result
         if result is None:
             raise errors.WatchError("Watched variable changed.")
+        if self._raw:
+            return [
+                reply if at in self._raw else _decoded(reply, self._text) for at, reply in enumerate(result)
+            ]
         return list(result)
 
     def _chunks(self) -> Iterator[tuple[int, int]]:
         """Bounds of the batches: few commands and few bytes each."""
+        if len(self._packed) <= _CHUNK_COMMANDS and sum(map(len, self._packed)) <= _CHUNK_BYTES:
+            yield 0, len(self._packed)
+            return
         start = size = 0
         for at, packed in enumerate(self._packed):
             size += len(packed)
@@ -337,3 +359,16 @@ def _withdraw(batches: list[Batch]) -> None:
             batch.future.cancel()
         elif not batch.future.cancelled():
             batch.future.exception()
+
+
+def _decoded(reply: Any, text: bool) -> Any:
+    """Text for the replies of a transaction of which one had to stay bytes: EXEC's reply is read as a whole."""
+    if not text:
+        return reply
+    if isinstance(reply, bytes):
+        return reply.decode()
+    if isinstance(reply, list):
+        return [_decoded(item, text) for item in reply]
+    if isinstance(reply, dict):
+        return {_decoded(key, text): _decoded(value, text) for key, value in reply.items()}
+    return reply

@@ -76,7 +76,7 @@ class Subscription:
     @property
     def channels(self) -> list[Any]:
         """The channels, or patterns, of this handle."""
-        return [self._shown(channel) for channel in sorted(self._channels)]
+        return [_shown(channel) if self._text else channel for channel in sorted(self._channels)]
 
     @property
     def closed(self) -> bool:
@@ -142,24 +142,22 @@ class Subscription:
         if inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(call):
             self._task = asyncio.get_running_loop().create_task(self._work(), name=f"gravito {self!r}")
 
-    def _deliver(self, data: bytes, channel: bytes, pattern: bytes | None) -> None:
-        if self._callback is not None and self._task is None:
-            try:
-                if self._wants_channel:
-                    result = self._callback(self._shown(data), self._shown(channel))
-                else:
-                    result = self._callback(self._shown(data))
-            except Exception as error:
-                self._report(error)
-            else:
-                if inspect.isawaitable(result):  # a lambda around an async function, say
-                    self._start(result)
-            return
-        self._put(
-            Message(
-                self._shown(data), self._shown(channel), self._shown(pattern) if pattern is not None else None
+    def _deliver(self, data: Any, channel: Any, pattern: Any) -> None:
+        if self._text:
+            data, channel = _shown(data), _shown(channel)
+        callback = self._callback
+        if callback is None or self._task is not None:
+            self._put(
+                Message(data, channel, _shown(pattern) if self._text and pattern is not None else pattern)
             )
-        )
+            return
+        try:
+            result = callback(data, channel) if self._wants_channel else callback(data)
+        except Exception as error:
+            self._report(error)
+            return
+        if result is not None and inspect.isawaitable(result):  # a lambda around an async function, say
+            self._start(result)
 
     def _gap(self, reason: str) -> None:
         self.gaps += 1
@@ -212,20 +210,22 @@ class Subscription:
         task = asyncio.ensure_future(result)
         self._hub.tasks.add(task)
         task.add_done_callback(self._hub.tasks.discard)
-        task.add_done_callback(
-            lambda done: done.cancelled() or not done.exception() or self._report(done.exception())
-        )
+        task.add_done_callback(self._check)
+
+    def _check(self, task: asyncio.Future[Any]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._report(error)
 
     def _report(self, error: BaseException | None) -> None:
         """A callback's error ends nothing: it goes to the log and the subscription goes on."""
         log.error("a callback of %r failed", self, exc_info=error)
 
-    def _shown(self, value: bytes) -> Any:
-        if self._text:
-            try:
-                return value.decode()
-            except UnicodeDecodeError:
-                return value  # a payload that is no text comes as it is
+
+def _shown(value: bytes) -> Any:
+    """Text; a payload that is none comes as it is."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
         return value
 
 
@@ -325,7 +325,7 @@ class Hub:
             raise errors.LoopError(f"connection '{self._settings.name}' is closed")
         wire = await self._topology.open()
         wire.decode_pushes = False  # subscriptions differ in it, and a payload may be no text
-        wire.pushes_as_arrays = self._settings.protocol == 2  # noqa: PLR2004  # RESP2
+        wire.pushes_as_arrays = self._settings.protocol == 2  # RESP2
         wire.on_push = self._on_push
         wire.on_end = self._on_end
         try:
@@ -338,7 +338,7 @@ class Hub:
         self._wire = wire
 
     async def _tell(self, wire: Wire, verb: str, keys: list[bytes]) -> None:
-        spec = Spec(name=verb.upper(), words=(), convert=None, flags=Route.READ_ONLY)
+        spec = Spec.of(verb.upper(), Route.READ_ONLY)
         confirmations = []
         for start in range(0, len(keys), _CHUNK):
             part = keys[start : start + _CHUNK]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from redis.commands.core import AsyncScript
 from gravito import errors
 
 if TYPE_CHECKING:
-    from gravito.atlas.client import BaseClient, Client
+    from gravito.atlas.client import Client
 
 
 class Script(AsyncScript):
@@ -57,7 +57,7 @@ class Script(AsyncScript):
         self,
         keys: Sequence[Any] | None = None,
         args: Iterable[Any] | None = None,
-        client: BaseClient | None = None,
+        client: Any = None,
     ) -> Awaitable[Any]:
         """Run it.
 
@@ -110,6 +110,6 @@ class _Queued:
     def __init__(self, pipeline: Any) -> None:
         self._pipeline = pipeline
 
-    def __await__(self) -> Any:
+    def __await__(self) -> Generator[Any, None, Any]:
+        yield from ()  # nothing to wait for
         return self._pipeline
-        yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from gravito.atlas.config import Settings
 from gravito.atlas.wire.connect import open_wire
@@ -18,12 +19,15 @@ class Standalone:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.loop = asyncio.get_running_loop()
-        self.shared = SharedWire(settings, self.open)
+        self.shared = SharedWire(settings, self.open, self._route)
         self.pool = LeasePool(settings, self.open)
-        self.send = self.shared.send  # bound once: the plain path pays for no second call
+        self.send: Callable[[Entry], None] = self.shared.send  # where an ordinary entry goes now
 
     def __repr__(self) -> str:
         return f"<Standalone {self.settings.address} {self.shared!r} {self.pool!r}>"
+
+    def _route(self, send: Callable[[Entry], None]) -> None:
+        self.send = send
 
     async def open(self) -> Wire:
         """A new wire to the server."""

@@ -6,18 +6,17 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from typing import Any, cast
+from typing import Any
 
 from gravito import errors
 from gravito.atlas.config import TLS, Settings
 from gravito.atlas.wire import handshake, resp
-from gravito.atlas.wire.commands import Route
 from gravito.atlas.wire.connection import Wire
 from gravito.atlas.wire.entry import Entry, Spec
 from gravito.atlas.wire.handshake import Credentials, Step
 
 _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))  # seconds, seconds, probes
-_SPEC = Spec(name="handshake", words=(), convert=None, flags=Route(0))
+_SPEC = Spec.of("handshake")
 
 
 async def open_wire(settings: Settings) -> Wire:
@@ -62,11 +61,14 @@ async def _open_socket(settings: Settings) -> Wire:
 
         path = await loop.run_in_executor(None, engine_for(settings.directory).ensure)
     if path is not None:
-        return cast(Wire, (await loop.create_unix_connection(make, path))[1])
+        return (await loop.create_unix_connection(make, path))[1]
     context = tls_context(settings.tls) if settings.tls is not None else None
     name = settings.host if context is not None else None
+    race: Any = (
+        {"happy_eyeballs_delay": 0.25} if isinstance(loop, asyncio.BaseEventLoop) else {}
+    )  # uvloop lacks it
     transport, wire = await loop.create_connection(
-        make, settings.host, settings.port, ssl=context, server_hostname=name, happy_eyeballs_delay=0.25
+        make, settings.host, settings.port, ssl=context, server_hostname=name, **race
     )
     _keep_alive(transport.get_extra_info("socket"))
     return wire

@@ -11,36 +11,42 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
-from typing import Any, NamedTuple, cast
+from operator import attrgetter
+from time import monotonic
+from typing import Any, cast
 
+import msgspec
 from hiredis import PushNotification
 
 from gravito import errors
 from gravito.atlas.config import Limits
 from gravito.atlas.wire import resp
-from gravito.atlas.wire.commands import Route
 from gravito.atlas.wire.entry import Batch, Confirm, Entry, Spec
+from gravito.atlas.wire.resp import INCOMPLETE
 
 _CONFIRMATIONS = frozenset(
     {"subscribe", "unsubscribe", "psubscribe", "punsubscribe", "ssubscribe", "sunsubscribe"}
 )
 _MESSAGES = frozenset({"message", "pmessage", "smessage"})
-_PING = Spec(name="PING", words=("PING",), convert=None, flags=Route(0))
+_PING = Spec.of("PING")
 _PING_PACKED = resp.pack(("PING",))
 _PROBE_SHARE = (
     0.5  # a wire that missed a deadline in silence is given this much of it again before it is replaced
 )
 
+_NEED = attrgetter("need")
+
 OnEnd = Callable[["Wire", Exception, list[Entry], list[Entry]], None]
 
 
-class _Mark(NamedTuple):
+class _Mark(msgspec.Struct, gc=False):
     """One write: which entries it ended with, what it weighed, and when it was made."""
 
     last: int  # number of the last entry in it, counted over the wire's life
     size: int  # bytes
     weight: int  # commands
-    at: float  # loop time
+    at: float  # monotonic time
+    chunks: int  # reads before it
 
 
 class Wire(asyncio.Protocol):
@@ -78,8 +84,9 @@ class Wire(asyncio.Protocol):
         self._lone = True  # the last read held one reply at most: a lone caller, worth an immediate write
         self._timer: asyncio.TimerHandle | None = None  # the one timer
         self._pinger: asyncio.TimerHandle | None = None  # health checks of an idle wire
-        self._heard = loop.time()  # when bytes came last
+        self._chunks = 0  # reads so far: tells silence from speech without asking the clock at each read
         self._suspect = 0.0  # since when a missed deadline makes this wire suspect; 0: it is not
+        self._suspect_chunks = 0  # reads at that moment
         self._expired = 0  # entries up to this number have had their deadline; their late replies are dropped
 
     def __repr__(self) -> str:
@@ -103,12 +110,9 @@ class Wire(asyncio.Protocol):
 
         A lone caller's command goes out at once: nothing else would join it.
         """
-        if self._lone and not self._queue and not self._outbox and self.ended is None and not self._paused:
+        if self._lone and not self._queue and not self._outbox and not self._paused and self.ended is None:
             self._queue.append(entry)
-            self._write(entry.packed, 1, entry.weight)
-            return
-        if self.ended is not None:
-            self._refuse(entry)
+            self._write(entry.packed, 1, entry.need)
             return
         self._outbox.append(entry)
         if not self._scheduled:
@@ -118,31 +122,31 @@ class Wire(asyncio.Protocol):
     def _flush(self) -> None:
         self._scheduled = False
         outbox = self._outbox
-        if self.ended is not None or not outbox and not self._waiting:
+        if self.ended is not None:
+            self._outbox = []
+            self._refuse(outbox)
             return
-        if self._waiting or self._paused or not self._has_room(outbox):
+        if self._waiting or self._paused:
+            self._flush_within_limits()
+            return
+        live = [entry for entry in outbox if not entry.future.done()]  # withdrawn before they were written
+        if not live:
+            self._outbox = []
+            return
+        weight = sum(map(_NEED, live))
+        data = b"".join([entry.packed for entry in live])
+        limits = self._limits
+        if self._commands + weight > limits.in_flight or self._bytes + len(data) > limits.in_flight_bytes:
             self._flush_within_limits()
             return
         self._outbox = []
-        live = [entry for entry in outbox if not entry.future.done()]  # withdrawn before they were written
-        if live:
-            self._queue.extend(live)
-            weight = len(live) if len(live) == len(outbox) else sum(entry.weight for entry in live)
-            self._write(b"".join([entry.packed for entry in live]), len(live), weight)
-
-    def _has_room(self, entries: list[Entry]) -> bool:
-        limits = self._limits
-        if self._commands + len(entries) > limits.in_flight:
-            return False
-        size = self._bytes
-        if size + len(entries) * 256 > limits.in_flight_bytes:  # near the limit: count exactly
-            return size + sum(len(entry.packed) for entry in entries) <= limits.in_flight_bytes
-        return True
+        self._queue.extend(live)
+        self._write(data, len(live), weight)
 
     def _flush_within_limits(self) -> None:
         """Write what fits, first in first out; what does not fit waits, from now on by the clock."""
         waiting = self._waiting
-        now = self._loop.time()
+        now = monotonic()
         for entry in self._outbox:
             entry.since = entry.since or now
             waiting.append(entry)
@@ -157,16 +161,15 @@ class Wire(asyncio.Protocol):
                 waiting.popleft()
                 continue
             full = (
-                commands + entry.weight > limits.in_flight
-                or size + len(entry.packed) > limits.in_flight_bytes
+                commands + entry.need > limits.in_flight or size + len(entry.packed) > limits.in_flight_bytes
             )
             if full and (self._queue or chosen):  # an entry larger than the limits goes alone
                 break
             waiting.popleft()
             entry.since = 0.0
             chosen.append(entry)
-            commands += entry.weight
-            weight += entry.weight
+            commands += entry.need
+            weight += entry.need
             size += len(entry.packed)
         if chosen:
             self._queue.extend(chosen)
@@ -174,23 +177,27 @@ class Wire(asyncio.Protocol):
         self._arm(now)
 
     def _write(self, data: bytes, entries: int, weight: int) -> None:
-        transport = self._transport
-        assert transport is not None
-        now = self._loop.time()
+        transport = cast(asyncio.WriteTransport, self._transport)
+        now = monotonic()
         self._sent += entries
-        self._bytes += len(data)
+        size = len(data)
+        self._bytes += size
         self._commands += weight
-        self._marks.append(_Mark(self._sent, len(data), weight, now))
+        self._marks.append(_Mark(self._sent, size, weight, now, self._chunks))
         transport.write(data)
         if self._timer is None:
             self._arm(now)
 
-    def _refuse(self, entry: Entry) -> None:
-        """An entry that reached a wire which has ended: never written, so the owner may send it elsewhere."""
+    def _refuse(self, entries: list[Entry]) -> None:
+        """Entries that reached a wire which has ended: never written, so the owner may send them elsewhere."""
+        error = self.ended or errors.ConnectionLostError(f"the wire to {self.address} has ended")
+        live = [entry for entry in entries if not entry.future.done()]
         if self.on_end is not None:
-            self.on_end(self, self.ended or errors.ConnectionLostError("closed"), [], [entry])
-        else:
-            entry.fail(errors.ConnectionLostError(f"the wire to {self.address} has ended"))
+            if live:
+                self.on_end(self, error, [], live)
+            return
+        for entry in live:
+            entry.fail(lost_reply(entry, error, written=False))
 
     def pause_writing(self) -> None:
         """asyncio: the transport's buffer is full."""
@@ -209,59 +216,79 @@ class Wire(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """asyncio: bytes came; hand each reply in them to the entry it belongs to."""
-        self._heard = self._loop.time()
+        self._chunks += 1
         try:
             if b"|" in data:
                 self._receive_warily(data)
             else:
                 self._reader.feed(data)
                 self._receive()
-        except errors.ProtocolError as error:
-            self._end(_protocol_error(self.address, error))
-        except (
-            Exception
-        ) as error:  # hiredis lost its place (a set of lists, say): nothing after it can be trusted
+        except Exception as error:  # not RESP, or hiredis lost its place: nothing after it can be trusted
             self._end(_protocol_error(self.address, error))
 
-    def _receive(self) -> None:
+    def _receive(self) -> None:  # noqa: PLR0912, PLR0915  # the hot loop: a call out of it costs what it does
+        """Hand out every whole reply that the reader holds."""
         gets = self._gets
         queue = self._queue
-        before = self._answered
-        while True:
-            entry = queue[0] if queue else None
-            try:
-                reply = gets(self.decode_pushes if entry is None else entry.text)
-            except UnicodeDecodeError as error:  # the reply is consumed; only its caller asked for text
-                reply = _undecodable(error)
-            if reply is resp.INCOMPLETE:
-                break
-            if reply.__class__ is PushNotification or (self.pushes_as_arrays and _is_push(reply)):
-                self._pushed(reply)
-                continue
-            if entry is None:
-                if self.on_stray is not None:
-                    self.on_stray(reply)
-                    continue
-                raise errors.ProtocolError(f"a reply came that nobody asked for ({_unexpected(reply)})")
-            if entry.__class__ is Entry:
-                queue.popleft()
-                self._answered += 1
-                future = entry.future
-                if future.done():
-                    continue
-                if isinstance(reply, Exception):
-                    self._refused(entry, reply)
-                    continue
-                converter = entry.spec.convert
-                if converter is None:
-                    future.set_result(reply)
+        arrays = self.pushes_as_arrays
+        answered = self._answered
+        count = 0  # plain replies not yet added to `_answered`
+        try:
+            while queue:
+                entry = queue[0]
+                try:
+                    reply = gets(entry.text)
+                except UnicodeDecodeError as error:  # the reply is consumed; only its caller asked for text
+                    reply = _undecodable(error)
+                if reply is INCOMPLETE:
+                    break
+                kind = reply.__class__
+                if kind is PushNotification or (arrays and _is_push(reply)):
+                    self._pushed(reply)
+                elif entry.__class__ is not Entry:
+                    self._part(entry, reply)
                 else:
-                    entry.finish(reply)
+                    queue.popleft()
+                    count += 1
+                    future = entry.future
+                    if future.done():
+                        continue
+                    if kind is not str and isinstance(reply, Exception):
+                        self._refused(entry, reply)
+                    elif (convert := entry.spec.convert) is None:
+                        future.set_result(reply)
+                    elif entry.options is None:
+                        try:
+                            future.set_result(convert(reply))
+                        except (
+                            Exception
+                        ) as error:  # a reply that its converter cannot read fails its own caller
+                            future.set_exception(error)
+                    else:
+                        entry.finish(reply)
             else:
-                self._part(entry, reply)
-        self._lone = self._answered - before <= 1
+                self._receive_unasked()
+        finally:
+            self._answered += count
+        self._lone = self._answered - answered <= 1
         if self._marks and self._marks[0].last <= self._answered:
             self._settle_marks()
+
+    def _receive_unasked(self) -> None:
+        """Nothing is in flight: only pushes may come, or the lines of MONITOR."""
+        while True:
+            try:
+                reply = self._gets(self.decode_pushes)
+            except UnicodeDecodeError as error:
+                reply = _undecodable(error)
+            if reply is INCOMPLETE:
+                return
+            if reply.__class__ is PushNotification or (self.pushes_as_arrays and _is_push(reply)):
+                self._pushed(reply)
+            elif self.on_stray is not None:
+                self.on_stray(reply)
+            else:
+                raise errors.ProtocolError(f"a reply came that nobody asked for ({_unexpected(reply)})")
 
     def _part(self, entry: Entry, reply: Any) -> None:
         """A reply for a batch or for a subscription: it may not be the last of its entry."""
@@ -269,12 +296,12 @@ class Wire(asyncio.Protocol):
             entry.replies.append(reply)
             if len(entry.replies) < entry.need and not self._fill(entry):
                 return
-        elif isinstance(entry, Confirm) and isinstance(reply, Exception):
+            if not entry.future.done():
+                entry.future.set_result(entry.replies)
+        elif isinstance(reply, Exception):
             entry.fail(reply)
         self._queue.popleft()
         self._answered += 1
-        if isinstance(entry, Batch):
-            entry.finish(None)
 
     def _fill(self, batch: Batch) -> bool:
         """Read replies straight into the batch; True when it is complete."""
@@ -284,7 +311,7 @@ class Wire(asyncio.Protocol):
                 reply = gets(text) if not raw else gets(text and len(replies) not in raw)
             except UnicodeDecodeError as error:
                 reply = _undecodable(error)
-            if reply is resp.INCOMPLETE:
+            if reply is INCOMPLETE:
                 return False
             if reply.__class__ is PushNotification:
                 self._pushed(reply)
@@ -299,9 +326,8 @@ class Wire(asyncio.Protocol):
             entry.finish(error)
 
     def _pushed(self, push: list[Any]) -> None:
-        kind = push[0].decode() if isinstance(push[0], bytes) else push[0]
-        if kind in _CONFIRMATIONS and self._queue and isinstance(self._queue[0], Confirm):
-            head = self._queue[0]
+        head = self._queue[0] if self._queue else None
+        if isinstance(head, Confirm) and _word(push[0]) in _CONFIRMATIONS:
             head.need -= 1
             if head.need <= 0:
                 self._queue.popleft()
@@ -357,7 +383,7 @@ class Wire(asyncio.Protocol):
             *([self._suspect + timeout * _PROBE_SHARE] if self._suspect else ()),
         ]
         if due:
-            self._timer = self._loop.call_at(max(min(due), now + 0.001), self._tick)
+            self._timer = self._loop.call_later(max(min(due) - now, 0.001), self._tick)
 
     def reset_timeout(self, timeout: float | None) -> None:
         """A lease's owner sets how long the next reply may take, in seconds; None: as long as it likes."""
@@ -365,19 +391,19 @@ class Wire(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._arm(self._loop.time())
+        self._arm(monotonic())
 
     def _tick(self) -> None:
         self._timer = None
         timeout = self.timeout
         if timeout is None or self.ended is not None:
             return
-        now = self._loop.time()
+        now = monotonic()
         if self._suspect:
-            if self._heard >= self._suspect:
+            if self._chunks > self._suspect_chunks:
                 self._suspect = 0.0
             elif now >= self._suspect + timeout * _PROBE_SHARE:
-                silence = now - self._heard
+                silence = now - self._suspect + timeout
                 self._end(
                     errors.TimeoutError(f"{self.address} has not answered for {silence:.3g} s; wire replaced")
                 )
@@ -401,22 +427,22 @@ class Wire(asyncio.Protocol):
         for entry in islice(self._queue, max(0, self._expired - self._answered)):
             if not entry.future.done():
                 entry.fail(late_reply(entry, self.address, timeout))
-        if self._heard < late[0].at and not self._suspect:
-            self._suspect = now
+        if self._chunks == late[0].chunks and not self._suspect:
+            self._suspect, self._suspect_chunks = now, self._chunks
 
     def watch_health(self, interval: float) -> None:
         """Ping whenever the wire was silent for `interval` seconds, so that a dead peer is seen without traffic."""
         if interval > 0:
-            self._pinger = self._loop.call_later(interval, self._check_health, interval)
+            self._pinger = self._loop.call_later(interval, self._check_health, interval, self._chunks)
 
-    def _check_health(self, interval: float) -> None:
+    def _check_health(self, interval: float, chunks: int) -> None:
         if self.ended is not None:
             return
-        if not self._queue and self._loop.time() - self._heard >= interval:
+        if not self._queue and self._chunks == chunks:
             future = self._loop.create_future()
             future.add_done_callback(_retrieve)  # nobody awaits it; a failure ends the wire and says so there
             self.send(Entry(future, _PING_PACKED, _PING, None, True))
-        self._pinger = self._loop.call_later(interval, self._check_health, interval)
+        self._pinger = self._loop.call_later(interval, self._check_health, interval, self._chunks)
 
     # -- the end ---------------------------------------------------------------------------------------------
 
@@ -445,7 +471,7 @@ class Wire(asyncio.Protocol):
             self.send(last)
             try:
                 await asyncio.wait_for(asyncio.shield(future), timeout)
-            except (asyncio.TimeoutError, errors.GravitoError):
+            except (TimeoutError, errors.GravitoError):
                 future.add_done_callback(_retrieve)
 
     def _end(self, error: Exception) -> None:
@@ -495,8 +521,12 @@ def lost_reply(entry: Entry, cause: Exception, written: bool = True) -> errors.G
 def _is_push(reply: Any) -> bool:
     if not isinstance(reply, list) or not reply:
         return False
-    kind = reply[0].decode("utf-8", "replace") if isinstance(reply[0], bytes) else reply[0]
-    return isinstance(kind, str) and (kind in _MESSAGES or kind in _CONFIRMATIONS)
+    kind = _word(reply[0])
+    return kind in _MESSAGES or kind in _CONFIRMATIONS
+
+
+def _word(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def _undecodable(error: UnicodeDecodeError) -> Exception:

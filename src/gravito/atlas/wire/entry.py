@@ -19,6 +19,7 @@ NEVER_DECODE = "NEVER_DECODE"  # redis-py's option: bytes, whatever the connecti
 
 
 _REPEATABLE = commands.Route.READ_ONLY | commands.Route.NEUTRAL
+_NO_FLAGS = commands.Route(0)
 
 
 class Spec(msgspec.Struct, frozen=True, eq=False):
@@ -29,18 +30,28 @@ class Spec(msgspec.Struct, frozen=True, eq=False):
     convert: Callable[..., Any] | None  # the reply's converter
     flags: commands.Route
     leased: bool = False  # it may need a wire of its own; its arguments decide
+    read_only: bool = False  # sending it twice cannot change anything
 
-    @property
-    def read_only(self) -> bool:
-        """True when sending it twice cannot change anything."""
-        return bool(self.flags & _REPEATABLE)
+    @classmethod
+    def of(cls, name: str, flags: commands.Route = _NO_FLAGS, **fields: Any) -> Spec:
+        """A spec with what follows from the flags."""
+        return cls(
+            name,
+            tuple(name.split()),
+            fields.pop("convert", None),
+            flags,
+            read_only=bool(flags & _REPEATABLE),
+            **fields,
+        )
 
 
-class Entry(msgspec.Struct, eq=False):
+class Entry(msgspec.Struct, eq=False, gc=False):
     """One command on its way. Await it for the reply.
 
+    The garbage collector does not track entries: there are many, and a settled one is in no cycle.
+
     It also has a coroutine's methods, so that `asyncio.create_task(redis.get("k"))`, which redis-py's users
-    write, takes it.
+    write, takes it. (It is no future as well: asyncio.wait refuses what is both.)
     """
 
     future: asyncio.Future[Any]  # the caller's; settled exactly once
@@ -48,6 +59,7 @@ class Entry(msgspec.Struct, eq=False):
     spec: Spec
     options: dict[str, Any] | None  # for the converter
     text: bool  # decode the reply's strings as UTF-8
+    need: int = 1  # how many replies belong to it: more than one for a batch
     attempt: int = 1  # which try this is
     since: float = 0.0  # loop time from which it waits for room or for a wire; 0 while it does not
     deadline: float = (
@@ -97,32 +109,16 @@ class Entry(msgspec.Struct, eq=False):
             note(error, self)
             self.future.set_exception(error)
 
-    @property
-    def weight(self) -> int:
-        """How many commands it stands for."""
-        return 1
 
-
-class Batch(Entry):
+class Batch(Entry, eq=False, gc=False):
     """The commands of one pipeline, or of a part of it: one write, one future, replies in order, unconverted."""
 
-    need: int = 0  # how many replies belong to it
     replies: list[Any] = msgspec.field(default_factory=list)  # those that came
     bytes_only: frozenset[int] = frozenset()  # positions that must not be decoded (DUMP)
 
-    @property
-    def weight(self) -> int:
-        return self.need
 
-    def finish(self, reply: Any) -> None:
-        if not self.future.done():
-            self.future.set_result(self.replies)
-
-
-class Confirm(Entry):
+class Confirm(Entry, eq=False, gc=False):
     """A SUBSCRIBE or its kin: answered by `need` pushes, or by one error."""
-
-    need: int = 0
 
 
 def convert(spec: Spec, reply: Any, options: dict[str, Any] | None) -> Any:

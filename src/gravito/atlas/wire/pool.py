@@ -140,7 +140,8 @@ class LeasePool:
         def on_end(_: Wire, error: Exception, sent: list[Entry], unsent: list[Entry]) -> None:
             nonlocal again
             for lost in (*sent, *unsent):
-                if retry.may_resend(lost, self._settings.retry) or lost in unsent:
+                # A blocking read is not sent again: its `$` or its timeout would mean something else by now.
+                if lost in unsent or (hold == 0.0 and retry.may_resend(lost, self._settings.retry)):
                     again = True
                     lost.attempt += 1
                     settled.set()

@@ -57,7 +57,7 @@ def encode(args: Sequence[Any]) -> bytes:
 
     Raises DataError with the argument's position and type; its value may be a secret and is not shown.
     """
-    fixed: list[str | bytes | int | float] = []
+    fixed: list[Any] = []
     for position, value in enumerate(args):
         if isinstance(value, (str, bytes, float)) or (isinstance(value, int) and not isinstance(value, bool)):
             fixed.append(value)
@@ -69,7 +69,7 @@ def encode(args: Sequence[Any]) -> bytes:
                 "Convert to a bytes, string, int or float first."
             )
     try:
-        return pack(tuple(fixed))
+        return bytes(pack(tuple(fixed)))
     except UnicodeEncodeError as error:
         raise errors.DataError(
             f"a text argument of {command_name(args)} cannot be encoded as UTF-8 ({error.reason})"

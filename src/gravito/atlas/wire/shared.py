@@ -22,11 +22,16 @@ Opener = Callable[[], Awaitable[Wire]]
 class SharedWire:
     """Keeps one wire open while there is work. Entries that come while there is none wait, first in, first out."""
 
-    def __init__(self, settings: Settings, opener: Opener) -> None:
+    def __init__(
+        self, settings: Settings, opener: Opener, route: Callable[[Callable[[Entry], None]], None]
+    ) -> None:
         self.wire: Wire | None = None  # the open wire; None while there is none
         self.reconnects = 0  # how often a wire was opened after the first
         self._settings = settings
         self._opener = opener
+        self._route = (
+            route  # told which function takes entries now, so that the plain path has no step between
+        )
         self._loop = asyncio.get_running_loop()
         self._parked: deque[Entry] = deque()  # entries that wait for a wire
         self._connecting: asyncio.Task[None] | None = None
@@ -39,9 +44,8 @@ class SharedWire:
 
     def send(self, entry: Entry) -> None:
         """Send an entry now, or as soon as there is a wire."""
-        wire = self.wire
-        if wire is not None:
-            wire.send(entry)
+        if self.wire is not None:
+            self.wire.send(entry)
         else:
             self._park(entry)
 
@@ -94,6 +98,7 @@ class SharedWire:
         wire.on_end = self._on_end
         wire.on_refusal = self._on_refusal
         self.wire = wire
+        self._route(wire.send)
         if self._opened:
             self.reconnects += 1
             log.info("connection '%s' to %s is back", self._settings.name, wire.address)
@@ -134,6 +139,7 @@ class SharedWire:
         """The wire ended: entries that cannot be applied twice travel on, the others fail and say so."""
         if self.wire is wire:
             self.wire = None
+            self._route(self._park)
             if not self._closed:
                 log.warning("connection '%s' lost: %s", self._settings.name, error)
         for entry in sent:
