@@ -1,0 +1,337 @@
+"""Every code block of the pages is run, and what the pages say about files, options and errors is compared.
+
+How a block is run:
+- `python`: in the page's order, in one event loop and one namespace per page, in an empty working directory; await
+  works as in `python -m asyncio`. A block with `asyncio.run` at the start of a line is a program of its own
+  and runs as one.
+- `# -> value` behind a statement is what its value must look like; behind a `print`, what it must print. `...`
+  stands for anything. A line that is never reached is an error.
+- `console`: lines that begin with `$`. `gravito doctor` and `gravito --version` are run; of the other commands of
+  `gravito` and of `make`, the options and targets are checked.
+- A block behind `<!-- file: name -->` is written to that file.
+- A block behind `<!-- not run: reason -->` is only compiled, and there may be few of them.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from collections.abc import Awaitable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from gravito import errors
+from gravito.atlas import TLS, Limits, Retry, Settings, Timeouts, facade
+from gravito.atlas.manager import ConnectionManager
+
+ROOT = Path(__file__).parents[2]
+PAGES = [
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
+]
+MOST_NOT_RUN = 2
+
+_FENCE = re.compile(r"(?:<!-- *(?P<mark>[^\n]*?) *-->\n)?```(?P<kind>\w*)\n(?P<code>.*?)^```$", re.M | re.S)
+_EXPECTED = re.compile(r"#\s*->\s*(.*)$")
+
+
+@dataclass(frozen=True)
+class Block:
+    page: str
+    line: int  # of its first line of code
+    kind: str
+    code: str
+    mark: str  # what the comment in front of it says
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def blocks(page: str) -> list[Block]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return [
+        Block(
+            page,
+            text.count("\n", 0, found.start("code")) + 1,
+            found["kind"],
+            found["code"],
+            found["mark"] or "",
+        )
+        for found in _FENCE.finditer(text)
+    ]
+
+
+def matches(shown: str, expected: str) -> bool:
+    pattern = ".*".join(re.escape(part) for part in expected.split("..."))
+    return re.fullmatch(pattern, shown, re.S) is not None
+
+
+@dataclass
+class Checker:
+    """Compares values with the comments behind them."""
+
+    block: Block
+    expected: dict[int, str]  # line of the page -> what stands behind `# ->`
+    reached: set[int] = field(default_factory=set)
+
+    def value(self, line: int, value: Any) -> None:
+        self._compare(line, repr(value))
+
+    def printed(self, line: int, *values: Any, sep: str = " ") -> None:
+        self._compare(line, sep.join(str(value) for value in values))
+
+    def _compare(self, line: int, shown: str) -> None:
+        self.reached.add(line)
+        assert matches(shown, self.expected[line]), (
+            f"{self.block.page}:{line} says {self.expected[line]!r} and gets {shown!r}"
+        )
+
+
+class _Checked(ast.NodeTransformer):
+    """Puts a check behind every statement that has an expected value."""
+
+    def __init__(self, expected: dict[int, str]) -> None:
+        self._expected = expected
+
+    def _call(self, method: str, node: ast.stmt, *values: ast.expr) -> ast.Expr:
+        checker = ast.Attribute(ast.Name("__checker__", ast.Load()), method, ast.Load())
+        line = node.end_lineno or 0
+        call = ast.Call(checker, [ast.Constant(line), *values], [])
+        return ast.copy_location(ast.Expr(call), node)
+
+    def visit_Expr(self, node: ast.Expr) -> ast.stmt:
+        if (node.end_lineno or 0) not in self._expected:
+            return node
+        value = node.value
+        if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "print":
+            return self._call("printed", node, *value.args)
+        return self._call("value", node, value)
+
+    def visit_Assign(self, node: ast.Assign) -> Any:
+        if (node.end_lineno or 0) not in self._expected:
+            return node
+        target = node.targets[0]
+        assert isinstance(target, ast.Name), "an expected value needs a plain name in front of it"
+        return [node, self._call("value", node, ast.Name(target.id, ast.Load()))]
+
+
+def expectations(block: Block) -> dict[int, str]:
+    found = {}
+    for number, line in enumerate(block.code.splitlines(), block.line):
+        expected = _EXPECTED.search(line)
+        if expected:
+            found[number] = expected[1].strip()
+    return found
+
+
+def compiled(block: Block, expected: dict[int, str]) -> Any:
+    tree = ast.parse("\n" * (block.line - 1) + block.code, str(ROOT / block.page))
+    tree = ast.fix_missing_locations(_Checked(expected).visit(tree))
+    return compile(tree, str(ROOT / block.page), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+async def run_block(block: Block, namespace: dict[str, Any]) -> None:
+    expected = expectations(block)
+    checker = namespace["__checker__"] = Checker(block, expected)
+    try:
+        async with asyncio.timeout(20):
+            result = eval(compiled(block, expected), namespace)
+            if inspect.iscoroutine(result) or isinstance(result, Awaitable):
+                await result
+    except AssertionError:
+        raise
+    except Exception as error:
+        error.add_note(f"in the block at {block}")
+        raise
+    missed = set(expected) - checker.reached
+    assert not missed, f"{block.page}: never reached the lines {sorted(missed)}"
+
+
+def run_program(block: Block, folder: Path) -> None:
+    done = program([sys.executable, "-W", "error", "-c", block.code], folder)
+    assert done.returncode == 0, f"{block}: {done.stderr}"
+    expected = list(expectations(block).values())
+    shown = done.stdout.splitlines()
+    assert len(shown) == len(expected), f"{block} prints {shown}"
+    for line, pattern in zip(shown, expected, strict=True):
+        assert matches(line, pattern), f"{block} says {pattern!r} and prints {line!r}"
+
+
+def program(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join(filter(None, sys.path))
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path, "COLUMNS": "120"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def commands(block: Block) -> Iterator[list[str]]:
+    for line in block.code.splitlines():
+        if line.startswith("$ "):
+            yield line[2:].partition("  #")[0].split()
+
+
+def run_console(block: Block, folder: Path) -> None:
+    for command in commands(block):
+        name, *arguments = command
+        if name == "make":
+            targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
+            assert arguments[0] in targets, f"{block}: no target {arguments[0]}"
+        elif name == "gravito":
+            run_gravito(block, arguments, folder)
+        else:
+            assert name in {"pip", "git", "REDIS_URL=redis://127.0.0.1:6379/0"}, (
+                f"{block}: who checks {name}?"
+            )
+
+
+def run_gravito(block: Block, arguments: list[str], folder: Path) -> None:
+    start = [sys.executable, "-c", "from gravito.cli import app; app(prog_name='gravito')"]
+    if arguments in (["--version"], ["doctor"], ["doctor", "--json"]):
+        folder = folder / "empty"  # the page's own configuration names a server that is not there
+        folder.mkdir(exist_ok=True)
+        done = program([*start, *arguments], folder)
+        assert done.returncode == 0, f"{block}: {done.stdout}{done.stderr}"
+        return
+    shown = program([*start, arguments[0], "--help"], folder).stdout
+    assert f"gravito {arguments[0]}" in shown, f"{block}: no command {arguments[0]}"
+    for option in arguments[1:]:
+        if option.startswith("--"):
+            assert option in shown, f"{block}: {arguments[0]} has no {option}"
+
+
+async def run_page(page: str, folder: Path) -> None:
+    namespace: dict[str, Any] = {"__name__": "__page__"}
+    for block in blocks(page):
+        if block.mark.startswith("not run:"):
+            if block.kind == "python":
+                compiled(block, {})
+        elif block.mark.startswith("file:"):
+            path = folder / block.mark.removeprefix("file:").strip()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(block.code)
+        elif block.kind == "console":
+            await asyncio.to_thread(run_console, block, folder)
+        elif block.kind == "python" and re.search(r"^asyncio\.run\(", block.code, re.M):
+            await asyncio.to_thread(run_program, block, folder)
+        elif block.kind == "python":
+            await run_block(block, namespace)
+        else:
+            assert block.kind in {"text", "mermaid"}, (
+                f"{block}: a block of kind {block.kind!r} is run by nobody"
+            )
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty working directory, and a `DB` that has found nothing yet."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(facade, "DB", ConnectionManager())
+    monkeypatch.setattr("gravito.atlas.DB", facade.DB)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_runs(page: str, fresh: Path) -> None:
+    async def run() -> None:
+        try:
+            await run_page(page, fresh)
+        finally:
+            await facade.DB.disconnect_all()
+
+    asyncio.run(run())
+
+
+def test_few_blocks_are_not_run() -> None:
+    marked = [block for page in PAGES for block in blocks(page) if block.mark.startswith("not run")]
+    assert all(len(block.mark.removeprefix("not run:").strip()) > 10 for block in marked), (
+        "a reason is missing"
+    )
+    assert len(marked) <= MOST_NOT_RUN, [str(block) for block in marked]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith("http"):
+            continue
+        name, _, anchor = target.partition("#")
+        path = (ROOT / page).parent / name if name else ROOT / page
+        assert path.exists(), f"{page}: {target}"
+        if anchor:
+            assert anchor in headings(path.read_text(encoding="utf-8")), f"{page}: {target}"
+
+
+def headings(text: str) -> set[str]:
+    found = re.findall(r"^#+ (.+)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_files_that_are_named_are_there(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:[\w.-]+/)*[\w-]+\.(?:py|md|toml|txt))`", text))
+    assert named
+    places = (ROOT, ROOT / "src/gravito", ROOT / "src/gravito/atlas")
+    missing = [name for name in named if not any((place / name).exists() for place in places)]
+    assert missing == []
+
+
+def rows(heading: str) -> list[list[str]]:
+    """The cells of the first table behind a heading of the guide."""
+    text = (ROOT / "docs/redis.md").read_text(encoding="utf-8")
+    section = text.split(f"# {heading}\n", 1)[1]
+    table = re.search(r"(?:^\|.*\n)+", section, re.M)
+    assert table is not None
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[0].splitlines()[2:]]
+
+
+def test_the_table_of_options_is_the_code() -> None:
+    def described(kind: type[msgspec.Struct], prefix: str = "") -> Iterator[tuple[str, str]]:
+        for option in msgspec.structs.fields(kind):
+            if isinstance(option.default, (Timeouts, Limits, Retry)) or option.name in ("name", "tls"):
+                continue
+            yield f"`{prefix}{option.name}`", f"`{option.default!r}`"
+
+    expected = dict(described(Settings))
+    for name, kind in (("timeouts", Timeouts), ("limits", Limits), ("retry", Retry), ("tls", TLS)):
+        expected |= dict(described(kind, f"{name}."))
+    assert {row[0]: row[1] for row in rows("Options")} == expected
+
+
+def test_the_table_of_errors_is_the_code() -> None:
+    listed = {name for row in rows("Errors") for name in re.findall(r"`(\w+Error)`", row[0])}
+    assert listed == set(errors.__all__)
+
+
+def test_the_checker_finds_a_wrong_value() -> None:
+    block = Block("README.md", 1, "python", "x = 1  # -> 2\n", "")
+    with pytest.raises(AssertionError, match="says '2' and gets '1'"):
+        asyncio.run(run_block(block, {}))
+
+
+def test_the_checker_finds_a_line_that_is_never_reached() -> None:
+    code = textwrap.dedent("""
+        def never():
+            print("a")  # -> a
+    """)
+    with pytest.raises(AssertionError, match="never reached"):
+        asyncio.run(run_block(Block("README.md", 1, "python", code, ""), {}))
