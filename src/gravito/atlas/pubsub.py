@@ -161,15 +161,19 @@ class Subscription:
 
     def _gap(self, reason: str) -> None:
         self.gaps += 1
-        if self._on_gap is not None:
-            try:
-                self._on_gap(reason)
-            except Exception as error:
-                self._report(error)
-        elif self._callback is not None:
-            log.warning("%r may have missed messages: %s", self, reason)
-        else:
+        if self._on_gap is None and self._callback is None:
             self._put(Message(reason, type="gap"))
+        else:
+            self._tell_gap(reason)
+
+    def _tell_gap(self, reason: str) -> None:
+        if self._on_gap is None:
+            log.warning("%r may have missed messages: %s", self, reason)
+            return
+        try:
+            self._on_gap(reason)
+        except Exception as error:
+            self._report(error)
 
     def _put(self, message: Message) -> None:
         if len(self._buffer) >= self._size:
@@ -197,7 +201,7 @@ class Subscription:
             except StopAsyncIteration:
                 return
             if message.type == "gap":
-                log.warning("%r: %s", self, message.data)
+                self._tell_gap(message.data)
                 continue
             try:
                 await (
