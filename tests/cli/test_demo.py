@@ -83,13 +83,14 @@ def test_control_c_ends_it(folder: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         env=environment(TMPDIR=str(folder), PYTHONUNBUFFERED="1"),
+        start_new_session=True,
     )
     try:
         assert program.stdout is not None
         for line in program.stdout:
             if line.startswith("6."):  # the publisher's process is about to start
                 break
-        program.send_signal(signal.SIGINT)
+        os.killpg(program.pid, signal.SIGINT)  # as a terminal does: the whole group gets it
         output, errors = program.communicate(timeout=30)
     finally:
         program.kill()

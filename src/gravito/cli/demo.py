@@ -26,6 +26,7 @@ from gravito.errors import GravitoError
 
 __all__ = ["demo"]
 
+STEP_TIMEOUT = 30.0  # seconds; a step takes a fraction of one, unless something is wrong
 _HIDDEN = ('"""', "say(", "advance(")
 
 
@@ -93,6 +94,9 @@ def demo(
     except GravitoError as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from None
+    except TimeoutError:
+        typer.echo(f"Error: this step did not end within {STEP_TIMEOUT:g} s.", err=True)
+        raise typer.Exit(1) from None
     finally:
         embedded.stop_all()
     console.print(
@@ -109,7 +113,8 @@ async def _walk(screen: Screen, gets: int) -> None:
         for number, step in enumerate(steps.STEPS, 1):
             screen.title(number, (step.__doc__ or step.__name__).rstrip("."))
             screen.code(_source(step))
-            await step(redis, screen.say)
+            async with asyncio.timeout(STEP_TIMEOUT):
+                await step(redis, screen.say)
         screen.title(len(steps.STEPS) + 1, f"{gets:,} concurrent GETs over one connection")
         screen.code(_source(steps.read_all))
         await _read_many(screen, gets)
