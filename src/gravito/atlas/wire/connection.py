@@ -8,6 +8,7 @@ stays and its reply is dropped. There is one teardown, `_end`, and it hands ever
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
@@ -28,6 +29,8 @@ _CONFIRMATIONS = frozenset(
     {"subscribe", "unsubscribe", "psubscribe", "punsubscribe", "ssubscribe", "sunsubscribe"}
 )
 _MESSAGES = frozenset({"message", "pmessage", "smessage"})
+_NEWLINE = ord("\n")
+_BARS = re.compile(rb"\n(?=\|)")
 _PING = Spec.of("PING")
 _PING_PACKED = resp.pack(("PING",))
 _PROBE_SHARE = (
@@ -84,6 +87,7 @@ class Wire(asyncio.Protocol):
         self._lone = True  # the last read held one reply at most: a lone caller, worth an immediate write
         self._timer: asyncio.TimerHandle | None = None  # the one timer
         self._pinger: asyncio.TimerHandle | None = None  # health checks of an idle wire
+        self._after_line = True  # the last read ended with a line's end: a `|` may follow that is no value's
         self._chunks = 0  # reads so far: tells silence from speech without asking the clock at each read
         self._suspect = 0.0  # since when a missed deadline makes this wire suspect; 0: it is not
         self._suspect_chunks = 0  # reads at that moment
@@ -110,7 +114,14 @@ class Wire(asyncio.Protocol):
 
         A lone caller's command goes out at once: nothing else would join it.
         """
-        if self._lone and not self._queue and not self._outbox and not self._paused and self.ended is None:
+        if (
+            self._lone
+            and not self._queue
+            and not self._outbox
+            and not self._waiting
+            and not self._paused
+            and self.ended is None
+        ):
             self._queue.append(entry)
             self._write(entry.packed, 1, entry.need)
             return
@@ -217,9 +228,10 @@ class Wire(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """asyncio: bytes came; hand each reply in them to the entry it belongs to."""
         self._chunks += 1
+        after_line, self._after_line = self._after_line, data[-1] == _NEWLINE
         try:
             if b"|" in data:
-                self._receive_warily(data)
+                self._receive_warily(data, after_line)
             else:
                 self._reader.feed(data)
                 self._receive()
@@ -337,22 +349,21 @@ class Wire(asyncio.Protocol):
         if self.on_push is not None:
             self.on_push(push)
 
-    def _receive_warily(self, data: bytes) -> None:
+    def _receive_warily(self, data: bytes, after_line: bool) -> None:
         """The same for bytes that may hold a RESP3 attribute (`|`), which hiredis would hand out as a reply.
 
         A `|` after a line's end is one only if the reader has nothing half-read there: feed up to it and see.
         """
+        starts = [match.end() for match in _BARS.finditer(data)]
+        if after_line and data.startswith(b"|"):
+            starts.insert(0, 0)
         start = 0
-        while True:
-            at = start if start == 0 and data[:1] == b"|" else data.find(b"\r\n|", start) + 2
-            if at < 2 and not (at == 0 and data[:1] == b"|" and start == 0):
-                break
+        for at in starts:
             self._reader.feed(data[start:at])
             self._receive()
             if not self._reader.has_data():
                 raise errors.ProtocolError("a RESP3 attribute came, which this reader cannot take")
-            self._reader.feed(b"|")
-            start = at + 1
+            start = at
         self._reader.feed(data[start:])
         self._receive()
 
@@ -441,7 +452,7 @@ class Wire(asyncio.Protocol):
         if not self._queue and self._chunks == chunks:
             future = self._loop.create_future()
             future.add_done_callback(_retrieve)  # nobody awaits it; a failure ends the wire and says so there
-            self.send(Entry(future, _PING_PACKED, _PING, None, True))
+            self.send(Entry(future, _PING_PACKED, _PING, None, self.decode_pushes))
         self._pinger = self._loop.call_later(interval, self._check_health, interval, self._chunks)
 
     # -- the end ---------------------------------------------------------------------------------------------
@@ -479,6 +490,8 @@ class Wire(asyncio.Protocol):
         if self.ended is not None:
             return
         self.ended = error
+        if isinstance(error, errors.GravitoError) and error.node is None:
+            error.node = self.address
         for handle in (self._timer, self._pinger):
             if handle is not None:
                 handle.cancel()
@@ -515,7 +528,7 @@ def lost_reply(entry: Entry, cause: Exception, written: bool = True) -> errors.G
     text = str(cause) + ("; the command may have been applied" if unsure else "")
     error = kind(text)
     error.__cause__ = cause
-    return error.about(maybe_applied=unsure)
+    return error.about(node=getattr(cause, "node", None), maybe_applied=unsure)
 
 
 def _is_push(reply: Any) -> bool:

@@ -89,7 +89,10 @@ def error_from(text: str) -> Exception:
     code, _, rest = text.partition(" ")
     cls = _CLASSES.get(code)
     if cls is not None:
-        error = cls(text if code in _CODE_KEPT else rest)
+        try:
+            error = cls(text if code in _CODE_KEPT else rest)
+        except (ValueError, IndexError):  # MOVED without an address, from a script: an error like any other
+            error = errors.ResponseError(text)
     elif code == "ERR":
         error = _err(rest)
     else:
