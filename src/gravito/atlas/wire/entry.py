@@ -78,6 +78,7 @@ class Entry(msgspec.Struct, eq=False, gc=False):
 
     def throw(self, *error: Any) -> Any:
         """Coroutine protocol: an exception (a cancellation) arrives at the await."""
+        self.future.cancel()  # a task that is cancelled before its first step has not asked it to
         if self.steps is None:
             self.steps = self.future.__await__()
         return self.steps.throw(*error)  # type: ignore[attr-defined]  # a future's iterator is a generator in all but name

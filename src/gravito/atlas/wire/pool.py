@@ -70,7 +70,9 @@ class LeasePool:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # the place was given in the same moment: pass it on
+            if (
+                turn.done() and not turn.cancelled() and turn.exception() is None
+            ):  # the place was given in the same moment: pass it on
                 self._opening -= 1
                 self._next()
             elif turn in self._line:
@@ -79,8 +81,7 @@ class LeasePool:
         self._opening -= 1  # held for us since the turn was given
 
     async def _take(self) -> Wire:
-        if self._closed:
-            raise errors.LoopError(f"connection '{self._settings.name}' is closed")
+        self._check_open()
         while self._idle:
             wire = self._idle.pop()
             if wire.ended is None:
@@ -95,12 +96,21 @@ class LeasePool:
             raise
         self._opening -= 1
         self._lent.add(wire)
+        try:
+            self._check_open()  # once more, for it took a while
+        except errors.LoopError:
+            self.release(wire, clean=False)
+            raise
         return wire
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise errors.LoopError(f"connection '{self._settings.name}' is closed")
 
     def release(self, wire: Wire, clean: bool) -> None:
         """Give a wire back; one whose state was changed, or that still owes replies, is closed."""
         self._lent.discard(wire)
-        wire.on_end = wire.on_push = wire.on_stray = None
+        wire.on_end = wire.on_push = wire.on_stray = wire.on_refusal = None
         if clean and not self._closed and wire.ended is None and not wire.in_flight and not wire.unsent:
             wire.reset_timeout(self._settings.timeouts.command)
             self._idle.append(wire)
@@ -125,32 +135,57 @@ class LeasePool:
         """
         task = self._loop.create_task(self._run(entry, hold, clean), name=f"gravito lease {entry.spec.name}")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            if task.cancelled():  # the pool was closed, or somebody cancels all tasks
+                entry.fail(errors.LoopError(f"connection '{self._settings.name}' was closed"))
+
+        task.add_done_callback(ended)
 
     async def _run(self, entry: Entry, hold: float, clean: bool) -> None:
         try:
             wire = await self._acquire_for(entry)
+            if wire is None:
+                return
+            pause = await self._carry(wire, entry, hold, clean)
+            if pause is None:
+                return
+            if entry.attempt > self._settings.retry.attempts + 1 and not entry.deadline:
+                raise errors.ConnectionLostError(
+                    f"connection '{self._settings.name}' was lost {entry.attempt - 1} times"
+                )
+            await asyncio.sleep(pause)
+            if not entry.future.done():
+                self.run(entry, hold, clean)
         except Exception as error:
             entry.fail(error)
-            return
-        if wire is None:
-            return
-        again = False
+
+    async def _carry(self, wire: Wire, entry: Entry, hold: float, clean: bool) -> float | None:
+        """Send on this wire and give it back. Returns seconds after which to try again, None if it is settled."""
+        again: float | None = None
 
         def on_end(_: Wire, error: Exception, sent: list[Entry], unsent: list[Entry]) -> None:
             nonlocal again
             for lost in (*sent, *unsent):
                 # A blocking read is not sent again: its `$` or its timeout would mean something else by now.
                 if lost in unsent or (hold == 0.0 and retry.may_resend(lost, self._settings.retry)):
-                    again = True
+                    again = 0.0
                     lost.attempt += 1
                     settled.set()
                 else:
                     lost.fail(lost_reply(lost, error))
 
+        def on_refusal(refused: Entry, error: Exception) -> bool:
+            nonlocal again
+            again = retry.pause_after(refused, error, self._settings, self._loop.time())
+            if again is not None:
+                settled.set()
+            return again is not None
+
         settled = asyncio.Event()
         entry.future.add_done_callback(lambda _: settled.set())
-        wire.on_end = on_end
+        wire.on_end, wire.on_refusal = on_end, on_refusal
         command = self._settings.timeouts.command
         wire.reset_timeout(None if hold == math.inf or command is None else command + hold)
         try:
@@ -159,14 +194,7 @@ class LeasePool:
         finally:
             # A caller that was cancelled leaves the server blocked: closing the wire ends that too.
             self.release(wire, clean)
-        if again and not self._closed and entry.attempt <= self._settings.retry.attempts + 1:
-            self.run(entry, hold, clean)
-        elif again:
-            entry.fail(
-                errors.ConnectionLostError(
-                    f"connection '{self._settings.name}' was lost {entry.attempt} times"
-                )
-            )
+        return again
 
     async def _acquire_for(self, entry: Entry) -> Wire | None:
         """A wire, unless the caller goes away first."""
@@ -189,6 +217,10 @@ class LeasePool:
         for wire in (*self._idle, *self._lent):
             wire.close(errors.LoopError(f"connection '{self._settings.name}' was closed"))
         self._idle.clear()
+        line, self._line = self._line, deque()
+        for turn in line:
+            if not turn.done():
+                turn.set_exception(errors.LoopError(f"connection '{self._settings.name}' was closed"))
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()

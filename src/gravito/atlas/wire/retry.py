@@ -6,10 +6,11 @@ Never silently: a write whose reply was lost.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 from gravito import errors
-from gravito.atlas.config import Retry
+from gravito.atlas.config import Retry, Settings
 from gravito.atlas.wire.entry import Entry
 
 # The server says with these that it did not carry the command out and may do so later.
@@ -20,6 +21,9 @@ NOT_APPLIED = (
     errors.MasterDownError,
     errors.BusyError,
 )
+
+
+_NO_TIMEOUT = 5.0  # seconds to go on for when commands have no deadline
 
 
 def delay(policy: Retry, attempt: int, draw: Callable[[], float]) -> float:
@@ -36,6 +40,20 @@ def may_resend(entry: Entry, policy: Retry) -> bool:
     return entry.spec.read_only and entry.attempt <= policy.attempts
 
 
-def may_retry_reply(entry: Entry, error: Exception, now: float, pause: float) -> bool:
-    """After an error reply: True when the server did not apply it and the deadline allows one more try."""
-    return isinstance(error, NOT_APPLIED) and now + pause < entry.deadline
+def pause_after(
+    entry: Entry, error: Exception, settings: Settings, now: float, draw: Callable[[], float] = random.random
+) -> float | None:
+    """After an error reply: seconds after which to send the entry again, its `attempt` raised; None for never.
+
+    Only what the server did not apply is sent again, until the command's deadline: a server that is loading
+    refuses quickly, so the number of attempts is no measure, except that a policy of 0 never tries again.
+    """
+    if not isinstance(error, NOT_APPLIED) or settings.retry.attempts == 0:
+        return None
+    if not entry.deadline:
+        entry.deadline = now + (settings.timeouts.command or _NO_TIMEOUT)
+    pause = delay(settings.retry, entry.attempt, draw)
+    if now + pause >= entry.deadline:
+        return None
+    entry.attempt += 1
+    return pause

@@ -51,14 +51,17 @@ class SharedWire:
 
     async def aclose(self, drain: float) -> None:
         """Finish what is in flight within `drain` seconds, then end the wire. Later entries fail."""
-        if self.wire is not None:
-            await self.wire.drain(drain)
-        self._closed = True
-        if self._connecting is not None:
-            self._connecting.cancel()
-        if self.wire is not None:
-            self.wire.close()
-        self._fail_parked(errors.LoopError(f"connection '{self._settings.name}' was closed"))
+        try:
+            if self.wire is not None:
+                await self.wire.drain(drain)
+        finally:
+            self._closed = True
+            closed = errors.LoopError(f"connection '{self._settings.name}' was closed")
+            if self._connecting is not None:
+                self._connecting.cancel()
+            if self.wire is not None:
+                self.wire.close(closed)
+            self._fail_parked(closed)
 
     # -- without a wire --------------------------------------------------------------------------------------
 
@@ -73,6 +76,7 @@ class SharedWire:
             self._connecting = self._loop.create_task(
                 self._connect(), name=f"gravito connect {self._settings.name}"
             )
+            self._connecting.add_done_callback(self._connect_ended)
 
     async def _connect(self) -> None:
         """Open a wire, with backoff between the tries; if the last try fails, so do those who wait."""
@@ -93,6 +97,12 @@ class SharedWire:
         finally:
             self._connecting = None
         self._adopt(wire)
+
+    def _connect_ended(self, task: asyncio.Task[None]) -> None:
+        """Somebody who cancels all tasks cancelled this one too: nobody else would tell those who wait."""
+        if task.cancelled() and not self._closed:
+            self._connecting = None
+            self._fail_parked(errors.LoopError(f"connecting '{self._settings.name}' was cancelled"))
 
     def _adopt(self, wire: Wire) -> None:
         wire.on_end = self._on_end
@@ -121,10 +131,10 @@ class SharedWire:
         now = self._loop.time()
         while self._parked and (self._parked[0].future.done() or self._parked[0].since + timeout <= now):
             self._parked.popleft().fail(
-                errors.TimeoutError(
+                errors.ConnectTimeoutError(
                     f"connection '{self._settings.name}' ({self._settings.address}) could not be made within "
-                    f"{timeout:g} s; the command was not sent"
-                )
+                    f"{timeout:g} s; the command was not sent. Is the address right, and is the server reachable?"
+                ).about(node=self._settings.address)
             )
         self._watch_parked()
 
@@ -156,17 +166,15 @@ class SharedWire:
 
     def _on_refusal(self, entry: Entry, error: Exception) -> bool:
         """An error reply: when the server did not apply the command, try again until its deadline."""
-        if not isinstance(error, retry.NOT_APPLIED) or self._closed:
+        pause = None if self._closed else retry.pause_after(entry, error, self._settings, self._loop.time())
+        if pause is None:
             return False
-        now = self._loop.time()
-        if not entry.deadline:
-            entry.deadline = now + (self._settings.timeouts.command or 5.0)
-        pause = retry.delay(self._settings.retry, entry.attempt, random.random)
-        if not retry.may_retry_reply(entry, error, now, pause):
-            return False
-        entry.attempt += 1
-        self._loop.call_later(pause, self.send, entry)
+        self._loop.call_later(pause, self._send_again, entry)
         return True
+
+    def _send_again(self, entry: Entry) -> None:
+        if not entry.future.done():  # its caller may have gone away meanwhile
+            self.send(entry)
 
 
 _FINAL = (
