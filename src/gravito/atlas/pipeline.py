@@ -7,6 +7,7 @@ needs one, or when it is larger than `limits.lease_over` and atomic.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from asyncio import get_running_loop
 from collections.abc import Awaitable, Callable, Generator, Iterator
@@ -204,6 +205,9 @@ class Pipeline(_Commands):
             partial = [reply for batch in batches for reply in batch.replies]
             _withdraw(batches)
             error.replies = [*replies, *partial]  # type: ignore[attr-defined]  # documented on execute
+            raise
+        except asyncio.CancelledError:  # its first part is cancelled already
+            _withdraw(batches)
             raise
         return replies
 
