@@ -7,6 +7,7 @@ import math
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Self
 
+from gravito import errors
 from gravito.atlas._base import BaseClient
 from gravito.atlas.wire import commands, resp
 from gravito.atlas.wire.connection import Wire
@@ -42,15 +43,23 @@ class Session(BaseClient):
         packed = resp.encode(args)
         rest = args[len(spec.words) :]
         async with self._turn:
-            if self._wire is None or self._wire.ended is not None:
-                await self.aclose()
+            if self._wire is None:
                 self._wire = await self._client._state().topology.pool.acquire()
+            elif self._wire.ended is not None:  # a new wire would silently lack SELECT, WATCH or MULTI
+                raise errors.ConnectionLostError(
+                    f"the session's connection is gone, and its state with it; make a new session ({self._wire.ended})"
+                ).about(command=spec.name, node=self._wire.address)
             hold = commands.blocking_timeout(spec.name, rest)
             command = self._client.settings.timeouts.command
             self._wire.reset_timeout(None if command is None or hold == math.inf else command + hold)
             entry = Entry(asyncio.get_running_loop().create_future(), packed, spec, options, text)
             self._wire.send(entry)
-            return await entry.future
+            try:
+                return await entry.future
+            except asyncio.CancelledError:
+                if hold:  # the server would go on waiting, and what it then gives would be lost
+                    self._wire.close()
+                raise
 
     async def initialize(self) -> Self:
         """redis-py's name for getting ready; the wire is leased at the first command."""

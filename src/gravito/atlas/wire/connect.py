@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import re
 import socket
 import ssl
 from typing import Any
@@ -12,14 +14,17 @@ from gravito import errors
 from gravito.atlas.config import TLS, Settings
 from gravito.atlas.wire import handshake, resp
 from gravito.atlas.wire.connection import Wire
+from gravito.atlas.wire.credentials import current_credentials
 from gravito.atlas.wire.entry import Entry, Spec
 from gravito.atlas.wire.handshake import Credentials, Step
+from gravito.atlas.wire.meter import Meter
 
 _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))  # seconds, seconds, probes
 _SPEC = Spec.of("handshake")
+_ERRNO = re.compile(r"\[Errno (\d+)\]")
 
 
-async def open_wire(settings: Settings) -> Wire:
+async def open_wire(settings: Settings, meter: Meter | None = None) -> Wire:
     """A wire that is connected and has shaken hands, within `settings.timeouts.connect` seconds.
 
     Raises RefusedError, NameResolutionError, TLSError, AuthenticationError, LoadingError, ProtocolError,
@@ -29,8 +34,9 @@ async def open_wire(settings: Settings) -> Wire:
     wire: Wire | None = None
     try:
         async with asyncio.timeout(settings.timeouts.connect):
-            wire = await _open_socket(settings)
-            await _shake_hands(wire, settings, where)
+            credentials = await current_credentials(settings)
+            wire = await _open_socket(settings, meter)
+            await _shake_hands(wire, settings, credentials, where)
     except TimeoutError as error:
         if wire is not None:
             wire.close()
@@ -45,15 +51,18 @@ async def open_wire(settings: Settings) -> Wire:
         if translated is error:
             raise
         raise translated.about(node=settings.address) from error
+    wire.reset_timeout(settings.timeouts.command)
     wire.watch_health(settings.health_check)
     return wire
 
 
-async def _open_socket(settings: Settings) -> Wire:
+async def _open_socket(settings: Settings, meter: Meter | None) -> Wire:
     loop = asyncio.get_running_loop()
 
     def make() -> Wire:
-        return Wire(loop, settings.address, settings.limits, settings.timeouts.command)
+        return Wire(
+            loop, settings.address, settings.limits, None, meter
+        )  # the handshake has the deadline of connecting
 
     path = settings.path
     if settings.driver == "embedded":
@@ -98,8 +107,7 @@ def tls_context(tls: TLS) -> ssl.SSLContext:
     return context
 
 
-async def _shake_hands(wire: Wire, settings: Settings, where: str) -> None:
-    credentials = Credentials(settings.username, settings.password)
+async def _shake_hands(wire: Wire, settings: Settings, credentials: Credentials, where: str) -> None:
     plan = handshake.steps(settings.protocol or 3, credentials, settings.db, settings.client_name)
     for step, reply in zip(plan, await _ask(wire, plan), strict=True):
         handshake.check(step, reply, where)
@@ -116,17 +124,25 @@ async def _ask(wire: Wire, plan: list[Step]) -> list[Any]:
     return replies
 
 
+def _all_refused(error: Exception) -> bool:
+    """asyncio joins the failures of a name's several addresses to one text."""
+    numbers = set(_ERRNO.findall(str(error))) if isinstance(error, OSError) and error.errno is None else set()
+    return numbers == {str(errno.ECONNREFUSED)}
+
+
 def _translate(error: BaseException, where: str) -> Any:
     """One boundary for what sockets, TLS and name resolution raise."""
     if isinstance(error, errors.GravitoError) or not isinstance(error, Exception):
         if isinstance(error, errors.ConnectionLostError):
             return errors.ConnectionLostError(f"{where} closed the connection during the handshake: {error}")
+        if isinstance(error, errors.ProtocolError) and where not in str(error):  # the wire knows no name
+            return errors.ProtocolError(f"{where}: {error}")
         if isinstance(error, errors.LoadingError):
             return errors.LoadingError(f"{where} is loading its data set; try again shortly")
         if isinstance(error, errors.MaxClientsError):
             return errors.MaxClientsError(f"{where} takes no more clients (maxclients): {error}")
         return error
-    if isinstance(error, (ConnectionRefusedError, FileNotFoundError)):
+    if isinstance(error, (ConnectionRefusedError, FileNotFoundError)) or _all_refused(error):
         return errors.RefusedError(
             f"{where}: nobody listens there. Start the server, or correct host, port or path."
         )
