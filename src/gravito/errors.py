@@ -18,6 +18,7 @@ in an application goes on working::
     |  |- NameResolutionError         the host name does not resolve
     |  |- TLSError                    certificate, host name or protocol refused
     |  |- ConnectionLostError         the wire ended with commands in flight
+    |  |- CircuitOpenError            not tried: the server was away a moment ago
     |  |- MaxClientsError             redis.MaxConnectionsError: the server takes no more clients
     |  |- ProtocolError               redis.InvalidResponse: the peer does not speak RESP
     |  |- LoadingError                redis.BusyLoadingError
@@ -53,6 +54,7 @@ __all__ = [
     "AskError",
     "AuthenticationError",
     "BusyError",
+    "CircuitOpenError",
     "ClusterDownError",
     "ConfigurationError",
     "ConnectTimeoutError",
@@ -180,6 +182,10 @@ class TLSError(ConnectionError):
 
 class ConnectionLostError(ConnectionError):
     """The wire ended before the reply came; `maybe_applied` says if the command may have run."""
+
+
+class CircuitOpenError(ConnectionError):
+    """The connection's breaker is open after repeated failures; nothing was sent. The next attempt comes by itself."""
 
 
 class MaxClientsError(ConnectionError, redis_errors.MaxConnectionsError):

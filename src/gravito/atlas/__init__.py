@@ -1,16 +1,19 @@
 """Connections: `DB` and `Redis`, every Redis command, pipelines, messages, Lua, and an engine of one's own."""
 
 from gravito.atlas.client import Client
-from gravito.atlas.config import TLS, Limits, Retry, Settings, Timeouts
+from gravito.atlas.config import TLS, Breaker, Limits, Retry, Settings, Timeouts
 from gravito.atlas.facade import DB, Redis
 from gravito.atlas.pipeline import Pipeline
 from gravito.atlas.pubsub import Message, Subscription
 from gravito.atlas.script import Script
+from gravito.atlas.wire.meter import Event, Stats
 
 __all__ = [
     "DB",
     "TLS",
+    "Breaker",
     "Client",
+    "Event",
     "Limits",
     "Message",
     "Pipeline",
@@ -18,6 +21,7 @@ __all__ = [
     "Retry",
     "Script",
     "Settings",
+    "Stats",
     "Subscription",
     "Timeouts",
 ]

@@ -36,6 +36,10 @@ def _flag(text: str) -> bool:
     raise ValueError
 
 
+def _no_text(text: str) -> Any:
+    raise ValueError
+
+
 def whole(low: int, high: int | None = None) -> Rule:
     """A whole number of at least `low`, and at most `high` if there is one."""
     allowed = (
@@ -93,9 +97,15 @@ TIMEOUTS = {
     "drain": seconds(zero="do not wait"),
 }
 LIMITS = dict.fromkeys(
-    ("in_flight", "in_flight_bytes", "leased_wires", "lease_over", "push_buffer"), whole(1)
+    ("in_flight", "in_flight_bytes", "leased_wires", "lease_over", "push_buffer", "reply_bytes"), whole(1)
 )
-RETRY = {"attempts": whole(0), "base": seconds(zero="at once"), "cap": seconds(zero="at once")}
+RETRY = {
+    "attempts": whole(0),
+    "base": seconds(zero="at once"),
+    "cap": seconds(zero="at once"),
+    "writes": FLAG,
+}
+BREAKER = {"failures": whole(1), "reset": seconds()}
 TLS = {
     "ca_file": text("the path of a file", optional=True),
     "cert_file": text("the path of a file", optional=True),
@@ -118,11 +128,21 @@ SETTINGS = {
     "decode_responses": FLAG,
     "client_name": CLIENT_NAME,
     "health_check": seconds(zero="off"),
+    "credential_provider": Rule(
+        "a function (plain or async) that returns a password or (username, password), "
+        "an object with get_credentials, or None",
+        lambda value: callable(value) or hasattr(value, "get_credentials"),
+        _no_text,
+        optional=True,
+        secret=True,
+    ),
+    "measure_latency": FLAG,
 }
 GROUPS: Mapping[str, Mapping[str, Rule]] = {
     "timeouts": TIMEOUTS,
     "limits": LIMITS,
     "retry": RETRY,
+    "breaker": BREAKER,
     "tls": TLS,
 }
 

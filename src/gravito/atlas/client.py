@@ -12,13 +12,30 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from redis.asyncio.lock import Lock
 
 from gravito import errors
+from gravito.atlas import _fork
 from gravito.atlas._base import BaseClient
 from gravito.atlas._specs import Specs
-from gravito.atlas.config import Settings
+from gravito.atlas.config import Retry, Settings, Timeouts
 from gravito.atlas.topology.standalone import Standalone
 from gravito.atlas.wire import commands
+from gravito.atlas.wire.connection import late_reply
+from gravito.atlas.wire.credentials import current_credentials
 from gravito.atlas.wire.entry import Entry, Spec
+from gravito.atlas.wire.meter import Event, Histogram, Hooks, Stats
 from gravito.atlas.wire.resp import encode, pack
+
+_COUNTERS = (
+    "commands",
+    "replies",
+    "errors",
+    "timeouts",
+    "retries",
+    "connects",
+    "disconnects",
+    "gaps",
+    "bytes_sent",
+    "bytes_received",
+)
 
 if TYPE_CHECKING:
     from redis.asyncio.client import Monitor, PubSub
@@ -33,8 +50,8 @@ if TYPE_CHECKING:
 class _LoopState:
     """What a client holds in one event loop: its wires, and its subscriptions once there are any."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.topology = Standalone(settings)
+    def __init__(self, settings: Settings, hooks: Hooks) -> None:
+        self.topology = Standalone(settings, hooks)
         self.hub: Hub | None = None  # made by the first subscription
         self.guard = _close_with_the_loop(self)
         # Started here and suspended: a loop that ends in order (asyncio.run) closes its suspended generators
@@ -43,6 +60,11 @@ class _LoopState:
             self.guard.__anext__().send(None)
         except StopIteration:
             pass
+
+    def sockets(self) -> list[int]:
+        """File numbers of all open wires."""
+        wires = [*self.topology.wires(), *(self.hub.wires() if self.hub is not None else ())]
+        return [number for wire in wires if (number := wire.fileno()) >= 0]
 
     async def aclose(self) -> None:
         if self.hub is not None:
@@ -55,6 +77,13 @@ async def _close_with_the_loop(state: _LoopState) -> AsyncGenerator[None, None]:
         yield
     finally:
         await state.aclose()
+
+
+def _no_loop(command: str) -> errors.LoopError:
+    return errors.LoopError(
+        f"{command} was called with no event loop running. Call it inside an async function, as in "
+        "`asyncio.run(main())`; after a fork, in a loop of the child's own."
+    )
 
 
 class Client(BaseClient):
@@ -74,6 +103,10 @@ class Client(BaseClient):
         self._text = self.settings.decode_responses
         self._lease_over = self.settings.limits.lease_over
         self._states: dict[asyncio.AbstractEventLoop, _LoopState] = {}  # wires never leave their loop
+        self._timeout: float | None = None  # a view's own deadline
+        self._retry: Retry | None = None  # a view's own policy
+        self._hooks = Hooks()
+        _fork.watch(self)
         self._users = 0  # nested `async with`
         self._root: Self | None = None  # of a view: the client that it was made from
 
@@ -100,7 +133,10 @@ class Client(BaseClient):
             packed = pack(args)
         except (TypeError, UnicodeEncodeError):
             packed = encode(args)
-        loop = get_running_loop()
+        try:
+            loop = get_running_loop()
+        except RuntimeError:
+            raise _no_loop(spec.name) from None
         state = self._states.get(loop) or self._open(loop)
         entry = Entry(Future(loop=loop), packed, spec, options, text)
         if spec.leased or len(packed) > self._lease_over:
@@ -118,27 +154,130 @@ class Client(BaseClient):
             entry, hold=commands.blocking_timeout(name, rest), clean=commands.leaves_clean(name, rest)
         )
 
-    def with_options(self, *, decode_responses: bool | None = None) -> Self:
+    def with_options(
+        self,
+        *,
+        decode_responses: bool | None = None,
+        timeout: float | None = None,
+        retry: Retry | None = None,
+    ) -> Self:
         """A view of this client on the same wires with other options for its calls.
 
         Args:
             decode_responses: text or bytes.
+            timeout: seconds for each command of the view, from call to reply. A longer time than the connection's
+                own `timeouts.command` makes the command take a leased wire, so that nobody else waits with it.
+            retry: the policy for each command of the view, for example `Retry(attempts=0)` or `Retry(writes=True)`.
+
+        Raises:
+            ConfigurationError: a timeout that is not positive.
         """
         view = copy.copy(self)
         view._root = self._root or self
         if decode_responses is not None:
             view._text = decode_responses
+        if timeout is not None:
+            view._timeout = Timeouts(command=timeout).command
+        if retry is not None:
+            view._retry = retry
+        if view._timeout is not None or view._retry is not None:
+            view._send = view._send_with_options  # type: ignore[method-assign]  # the plain path asks no questions
         return view
+
+    def _send_with_options(
+        self, spec: Spec, args: tuple[Any, ...], options: dict[str, Any] | None, text: bool
+    ) -> Any:
+        command, wanted = self.settings.timeouts.command, self._timeout
+        if wanted is None or command is None or wanted <= command:
+            entry: Entry = Client._send(self, spec, args, options, text)
+        else:
+            rest = args[len(spec.words) :]
+            hold = max(wanted - command, commands.blocking_timeout(spec.name, rest))
+            entry = Entry(get_running_loop().create_future(), encode(args), spec, options, text)
+            clean = commands.leaves_clean(spec.name, rest)
+            self._state().topology.send_apart(entry, hold=hold, clean=clean)
+        self._limit(entry)
+        return entry
+
+    def _limit(self, entry: Entry) -> None:
+        """Put this view's own deadline and retry policy on an entry."""
+        if self._retry is not None:
+            entry.retry = self._retry
+        if self._timeout is not None:
+            timer = get_running_loop().call_later(self._timeout, self._expire, entry, self._timeout)
+            entry.future.add_done_callback(lambda _: timer.cancel())
+
+    def _expire(self, entry: Entry, timeout: float) -> None:
+        entry.fail(late_reply(entry, self.settings.address, timeout))
 
     def _open(self, loop: asyncio.AbstractEventLoop) -> _LoopState:
         for other in [other for other in self._states if other.is_closed()]:
             del self._states[other]
-        state = self._states[loop] = _LoopState(self.settings)
+        state = self._states[loop] = _LoopState(self.settings, self._hooks)
         return state
 
     def _state(self) -> _LoopState:
         loop = get_running_loop()
         return self._states.get(loop) or self._open(loop)
+
+    # -- what goes on ----------------------------------------------------------------------------------------
+
+    def stats(self) -> Stats:
+        """Counters of this client in all its loops, and what its wires hold now. Costs no command."""
+        topologies = [state.topology for state in self._states.values()]
+        meters = [topology.meter for topology in topologies]
+        totals = {name: sum(getattr(meter, name) for meter in meters) for name in _COUNTERS}
+        latency = Histogram()
+        for meter in meters:
+            if meter.latency is not None:
+                latency.merge(meter.latency)
+        return Stats(
+            **totals,
+            in_flight=sum(wire.in_flight for topology in topologies for wire in topology.wires()),
+            waiting=sum(topology.shared.waiting for topology in topologies),
+            leased=sum(topology.pool.lent for topology in topologies),
+            idle=sum(topology.pool.idle for topology in topologies),
+            latency_p50=latency.quantile(0.5),
+            latency_p99=latency.quantile(0.99),
+        )
+
+    def on_connect(self, callback: Callable[[Event], object]) -> Callable[[Event], object]:
+        """Call `callback(event)` whenever the shared wire was opened; usable as a decorator, like its kin."""
+        self._hooks.add("connect", callback)
+        return callback
+
+    def on_disconnect(self, callback: Callable[[Event], object]) -> Callable[[Event], object]:
+        """Call `callback(event)` whenever the shared wire was lost."""
+        self._hooks.add("disconnect", callback)
+        return callback
+
+    def on_retry(self, callback: Callable[[Event], object]) -> Callable[[Event], object]:
+        """Call `callback(event)` whenever a command is sent again."""
+        self._hooks.add("retry", callback)
+        return callback
+
+    def on_gap(self, callback: Callable[[Event], object]) -> Callable[[Event], object]:
+        """Call `callback(event)` whenever subscriptions came back and may have missed messages."""
+        self._hooks.add("gap", callback)
+        return callback
+
+    async def reauthenticate(self) -> None:
+        """Ask for the credentials again and send AUTH on this loop's shared wire; idle leased wires are closed.
+
+        For a credential provider whose answer has changed; new connections ask it in any case.
+
+        Raises:
+            AuthenticationError: the server refused them; the wire goes on with those it has.
+        """
+        credentials = await current_credentials(self.settings)
+        state = self._state()
+        if state.topology.shared.wire is not None and credentials.password is not None:
+            args = ("AUTH", credentials.username or "default", credentials.password)
+            entry = Entry(get_running_loop().create_future(), encode(args), Spec.of("AUTH"), None, True)
+            state.topology.send(entry)
+            await entry
+        while (wire := state.topology.pool.take_idle()) is not None:
+            wire.close()
 
     # -- pipelines, transactions, scripts, messages ----------------------------------------------------------
 

@@ -22,7 +22,7 @@ from gravito.atlas._options import read_options
 from gravito.atlas._urls import parse_url
 from gravito.errors import ConfigurationError
 
-__all__ = ["TLS", "Limits", "Retry", "Settings", "Timeouts"]
+__all__ = ["TLS", "Breaker", "Limits", "Retry", "Settings", "Timeouts"]
 
 _Part = TypeVar("_Part", bound="_Checked")
 
@@ -91,6 +91,7 @@ class Limits(_Checked, frozen=True, kw_only=True):
         leased_wires: connections beside the shared one.
         lease_over: a command whose encoding is longer than this many bytes takes a leased wire.
         push_buffer: messages that a subscription keeps for a slow reader.
+        reply_bytes: bytes of one reply; a longer one ends its connection, so that no peer can fill the memory.
 
     Raises:
         ConfigurationError: a value that is not a whole number of at least 1.
@@ -104,6 +105,7 @@ class Limits(_Checked, frozen=True, kw_only=True):
     leased_wires: int = 64
     lease_over: int = 1024 * 1024
     push_buffer: int = 10_000
+    reply_bytes: int = 1024 * 1024 * 1024
 
 
 class Retry(_Checked, frozen=True, kw_only=True):
@@ -111,6 +113,8 @@ class Retry(_Checked, frozen=True, kw_only=True):
 
     Args:
         attempts: tries after the first; 0 never tries again.
+        writes: send a write again, too, when its reply was lost. It may then be applied twice; without this it
+            fails with `maybe_applied` set.
         base: seconds; the upper end of the first wait, doubled for each further one.
         cap: seconds; no wait is longer.
 
@@ -124,6 +128,7 @@ class Retry(_Checked, frozen=True, kw_only=True):
     attempts: int = 3
     base: float = 0.02
     cap: float = 1.0
+    writes: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -131,6 +136,24 @@ class Retry(_Checked, frozen=True, kw_only=True):
             allowed = f"at most retry.cap, which is {self.cap!r}"
             message = f"retry.base is {self.base!r}; allowed: {allowed}"
             raise ConfigurationError(message, field="retry.base", value=self.base, allowed=allowed)
+
+
+class Breaker(_Checked, frozen=True, kw_only=True):
+    """Fail at once while a server is known to be away, instead of waiting for each command's deadline.
+
+    Args:
+        failures: attempts to connect that fail in a row before it opens.
+        reset: seconds for which it stays open; then one attempt decides.
+
+    Raises:
+        ConfigurationError: a value that is not positive.
+    """
+
+    _RULES: ClassVar[Mapping[str, _rules.Rule]] = _rules.BREAKER
+    _GROUP: ClassVar[str] = "breaker"
+
+    failures: int = 5
+    reset: float = 1.0
 
 
 class TLS(_Checked, frozen=True, kw_only=True):
@@ -190,6 +213,11 @@ class Settings(_Checked, frozen=True, kw_only=True):
         limits: what to use at most.
         retry: what to do when a try fails.
         tls: None for plain connections.
+        breaker: None, the default, lets every command wait for its deadline while the server is away.
+        credential_provider: asked for the credentials at every connect, in place of username and password: a
+            function, plain (called in a thread) or async, that returns a password or (username, password), or
+            an object of redis-py's CredentialProvider kind.
+        measure_latency: keep a histogram for `client.stats()`.
 
     Raises:
         ConfigurationError: names the field, the value (never a secret) and what is allowed.
@@ -214,6 +242,9 @@ class Settings(_Checked, frozen=True, kw_only=True):
     limits: Limits = Limits()
     retry: Retry = Retry()
     tls: TLS | None = None
+    breaker: Breaker | None = None
+    credential_provider: Any = None
+    measure_latency: bool = False
 
     def __post_init__(self) -> None:
         for field in ("username", "password"):
@@ -232,9 +263,9 @@ class Settings(_Checked, frozen=True, kw_only=True):
     def _check_groups(self) -> None:
         for field, kind in _KINDS.items():
             value = getattr(self, field)
-            if isinstance(value, kind) or (field == "tls" and value is None):
+            if isinstance(value, kind) or (field in _OPTIONAL and value is None):
                 continue
-            allowed = f"a {kind.__name__} object or a mapping" + (", or None" if field == "tls" else "")
+            allowed = f"a {kind.__name__} object or a mapping" + (", or None" if field in _OPTIONAL else "")
             raise self._problem(field, f"is of type {type(value).__name__}", allowed)
 
     def _check_together(self) -> None:
@@ -326,7 +357,14 @@ class Settings(_Checked, frozen=True, kw_only=True):
         return cls(name=name, **fields)
 
 
-_KINDS: dict[str, type[_Checked]] = {"timeouts": Timeouts, "limits": Limits, "retry": Retry, "tls": TLS}
+_KINDS: dict[str, type[_Checked]] = {
+    "timeouts": Timeouts,
+    "limits": Limits,
+    "retry": Retry,
+    "breaker": Breaker,
+    "tls": TLS,
+}
+_OPTIONAL = frozenset({"tls", "breaker"})
 
 
 def _merged(kind: type[_Part], given: Any, parts: dict[str, Any]) -> _Part:

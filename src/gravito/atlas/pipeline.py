@@ -253,6 +253,8 @@ class Pipeline(_Commands):
 
     async def _deliver(self, batches: list[Batch]) -> None:
         topology = self._client._state().topology
+        for batch in batches:
+            self._client._limit(batch)
         if self._wire is not None:
             for batch in batches:
                 self._wire.send(batch)

@@ -23,6 +23,7 @@ from gravito.atlas.wire import resp, retry
 from gravito.atlas.wire.commands import Route
 from gravito.atlas.wire.connection import Wire, lost_reply
 from gravito.atlas.wire.entry import Confirm, Entry, Spec
+from gravito.atlas.wire.meter import Event
 
 log = logging.getLogger("gravito.atlas")
 
@@ -323,6 +324,10 @@ class Hub:
 
     # -- the wire --------------------------------------------------------------------------------------------
 
+    def wires(self) -> list[Wire]:
+        """The wire, if it is open."""
+        return [self._wire] if self._wire is not None else []
+
     async def _connect(self) -> None:
         """Open the wire and subscribe everything that the tables hold."""
         if self._closed:
@@ -378,6 +383,10 @@ class Hub:
                     log.warning(
                         "subscriptions of connection '%s' are back after: %s", self._settings.name, reason
                     )
+                    meter, hooks = self._topology.meter, self._topology.hooks
+                    meter.gaps += 1
+                    name, address = self._settings.name, self._settings.address
+                    hooks.tell(Event(kind="gap", connection=name, address=address, reason=reason))
                     for subscription in self._everyone():
                         subscription._gap(reason)
                     return

@@ -9,6 +9,7 @@ from gravito.atlas.config import Settings
 from gravito.atlas.wire.connect import open_wire
 from gravito.atlas.wire.connection import Wire
 from gravito.atlas.wire.entry import Entry
+from gravito.atlas.wire.meter import Hooks, Meter
 from gravito.atlas.wire.pool import LeasePool
 from gravito.atlas.wire.shared import SharedWire
 
@@ -16,11 +17,14 @@ from gravito.atlas.wire.shared import SharedWire
 class Standalone:
     """The wires of one client in one event loop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, hooks: Hooks) -> None:
         self.settings = settings
         self.loop = asyncio.get_running_loop()
-        self.shared = SharedWire(settings, self.open, self._route)
+        self.meter = Meter(latency=settings.measure_latency)
+        self.hooks = hooks
+        self.shared = SharedWire(settings, self._open_shared, self._route, self.meter, hooks)
         self.pool = LeasePool(settings, self.open)
+        self.shared.on_spare = self.pool.adopt
         self.send: Callable[[Entry], None] = self.shared.send  # where an ordinary entry goes now
 
     def __repr__(self) -> str:
@@ -31,7 +35,16 @@ class Standalone:
 
     async def open(self) -> Wire:
         """A new wire to the server."""
-        return await open_wire(self.settings)
+        wire = await open_wire(self.settings, self.meter)
+        self.meter.connects += 1
+        return wire
+
+    async def _open_shared(self) -> Wire:
+        return self.pool.take_idle() or await self.open()
+
+    def wires(self) -> list[Wire]:
+        """All wires, shared and leased."""
+        return [*self.shared.wires(), *self.pool.wires()]
 
     def send_apart(self, entry: Entry, hold: float, clean: bool) -> None:
         """Send an entry on a leased wire; see `LeasePool.run`."""

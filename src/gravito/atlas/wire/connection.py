@@ -23,6 +23,7 @@ from gravito import errors
 from gravito.atlas.config import Limits
 from gravito.atlas.wire import resp
 from gravito.atlas.wire.entry import Batch, Confirm, Entry, Spec
+from gravito.atlas.wire.meter import Meter
 from gravito.atlas.wire.resp import INCOMPLETE
 
 _CONFIRMATIONS = frozenset(
@@ -56,7 +57,12 @@ class Wire(asyncio.Protocol):
     """One connection to one server. Made by `connect.open_wire`; everything on it happens in its loop."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, address: str, limits: Limits, timeout: float | None
+        self,
+        loop: asyncio.AbstractEventLoop,
+        address: str,
+        limits: Limits,
+        timeout: float | None,
+        meter: Meter | None = None,
     ) -> None:
         self.address = address  # for messages; carries no credentials
         self.timeout = timeout  # seconds a reply may take; an owner changes it for a blocking command
@@ -67,6 +73,8 @@ class Wire(asyncio.Protocol):
         self.on_refusal: Callable[[Entry, Exception], bool] | None = (
             None  # takes an error reply to try again: True
         )
+        self.on_heavy: Callable[[Wire], None] | None = None  # told once that a large reply is under way
+        self.meter = meter if meter is not None else Meter()  # counters, shared by a client's wires in a loop
         self.pushes_as_arrays = False  # RESP2 subscriber: messages come as plain arrays
         self.decode_pushes = True  # text in pushes, or bytes
         self._loop = loop
@@ -87,6 +95,7 @@ class Wire(asyncio.Protocol):
         self._lone = True  # the last read held one reply at most: a lone caller, worth an immediate write
         self._timer: asyncio.TimerHandle | None = None  # the one timer
         self._pinger: asyncio.TimerHandle | None = None  # health checks of an idle wire
+        self._partial = 0  # bytes read since the last whole reply
         self._after_line = True  # the last read ended with a line's end: a `|` may follow that is no value's
         self._chunks = 0  # reads so far: tells silence from speech without asking the clock at each read
         self._suspect = 0.0  # since when a missed deadline makes this wire suspect; 0: it is not
@@ -96,6 +105,11 @@ class Wire(asyncio.Protocol):
     def __repr__(self) -> str:
         state = "open" if self.ended is None else f"ended: {self.ended}"
         return f"<Wire {self.address} {state}, in flight {len(self._queue)}, waiting {len(self._waiting)}>"
+
+    def fileno(self) -> int:
+        """The socket's file number; -1 without one."""
+        sock = self._transport.get_extra_info("socket") if self._transport is not None else None
+        return sock.fileno() if sock is not None else -1
 
     @property
     def in_flight(self) -> int:
@@ -194,6 +208,8 @@ class Wire(asyncio.Protocol):
         size = len(data)
         self._bytes += size
         self._commands += weight
+        self.meter.commands += weight
+        self.meter.bytes_sent += size
         self._marks.append(_Mark(self._sent, size, weight, now, self._chunks))
         transport.write(data)
         if self._timer is None:
@@ -228,6 +244,8 @@ class Wire(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """asyncio: bytes came; hand each reply in them to the entry it belongs to."""
         self._chunks += 1
+        self._partial += len(data)
+        self.meter.bytes_received += len(data)
         after_line, self._after_line = self._after_line, data[-1] == _NEWLINE
         try:
             if b"|" in data:
@@ -235,6 +253,8 @@ class Wire(asyncio.Protocol):
             else:
                 self._reader.feed(data)
                 self._receive()
+            if self._partial > self._limits.lease_over:
+                self._large_reply()
         except Exception as error:  # not RESP, or hiredis lost its place: nothing after it can be trusted
             self._end(_protocol_error(self.address, error))
 
@@ -282,6 +302,9 @@ class Wire(asyncio.Protocol):
                 self._receive_unasked()
         finally:
             self._answered += count
+            self.meter.replies += count
+        if self._answered != answered:
+            self._partial = 0
         self._lone = self._answered - answered <= 1
         if self._marks and self._marks[0].last <= self._answered:
             self._settle_marks()
@@ -317,6 +340,7 @@ class Wire(asyncio.Protocol):
 
     def _fill(self, batch: Batch) -> bool:
         """Read replies straight into the batch; True when it is complete."""
+        self._partial = 0
         gets, replies, need, text, raw = self._gets, batch.replies, batch.need, batch.text, batch.bytes_only
         while len(replies) < need:
             try:
@@ -333,6 +357,7 @@ class Wire(asyncio.Protocol):
 
     def _refused(self, entry: Entry, error: Exception) -> None:
         if self.on_refusal is None or not self.on_refusal(entry, error):
+            self.meter.errors += 1
             if isinstance(error, errors.GravitoError):
                 error.node = self.address
             entry.finish(error)
@@ -348,6 +373,16 @@ class Wire(asyncio.Protocol):
                     head.future.set_result(None)
         if self.on_push is not None:
             self.on_push(push)
+
+    def _large_reply(self) -> None:
+        """A reply that is larger than a shared wire should carry, or larger than any may be."""
+        if self._partial > self._limits.reply_bytes:
+            raise errors.ProtocolError(
+                f"a reply of more than {self._limits.reply_bytes} bytes (limits.reply_bytes); it was given up"
+            )
+        if self.on_heavy is not None:
+            told, self.on_heavy = self.on_heavy, None
+            told(self)
 
     def _receive_warily(self, data: bytes, after_line: bool) -> None:
         """The same for bytes that may hold a RESP3 attribute (`|`), which hiredis would hand out as a reply.
@@ -369,11 +404,13 @@ class Wire(asyncio.Protocol):
 
     def _settle_marks(self) -> None:
         """Writes that are wholly answered give their room back."""
-        marks, answered = self._marks, self._answered
+        marks, answered, latency = self._marks, self._answered, self.meter.latency
         while marks and marks[0].last <= answered:
             mark = marks.popleft()
             self._bytes -= mark.size
             self._commands -= mark.weight
+            if latency is not None:
+                latency.add(monotonic() - mark.at, mark.weight)
         if self._waiting and not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._flush)
@@ -437,6 +474,7 @@ class Wire(asyncio.Protocol):
         self._expired = late[-1].last
         for entry in islice(self._queue, max(0, self._expired - self._answered)):
             if not entry.future.done():
+                self.meter.timeouts += 1
                 entry.fail(late_reply(entry, self.address, timeout))
         if self._chunks == late[0].chunks and not self._suspect:
             self._suspect, self._suspect_chunks = now, self._chunks

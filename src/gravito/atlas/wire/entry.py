@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from gravito.atlas.config import Retry
 from gravito.atlas.wire import commands
 
 EMPTY_RESPONSE = "EMPTY_RESPONSE"  # redis-py's option: what to answer instead of an error
@@ -65,6 +66,7 @@ class Entry(msgspec.Struct, eq=False, gc=False):
     deadline: float = (
         0.0  # loop time until which a refused command is tried again; 0 before the first refusal
     )
+    retry: Retry | None = None  # this call's own policy; None: the connection's
     steps: Iterator[Any] | None = None  # the future's iterator while a task drives this as a coroutine
 
     def __await__(self) -> Generator[Any, None, Any]:

@@ -47,6 +47,10 @@ class LeasePool:
         """Wires open and free."""
         return len(self._idle)
 
+    def wires(self) -> list[Wire]:
+        """All open wires."""
+        return [*self._idle, *self._lent]
+
     async def acquire(self) -> Wire:
         """A wire for the caller alone, until `release`.
 
@@ -106,6 +110,23 @@ class LeasePool:
     def _check_open(self) -> None:
         if self._closed:
             raise errors.LoopError(f"connection '{self._settings.name}' is closed")
+
+    def take_idle(self) -> Wire | None:
+        """An idle wire for good, if there is one."""
+        while self._idle:
+            wire = self._idle.pop()
+            if wire.ended is None:
+                return wire
+        return None
+
+    def adopt(self, wire: Wire) -> None:
+        """Take in a clean wire that was used elsewhere, as an idle one, if there is room for it."""
+        wire.on_end = wire.on_refusal = wire.on_heavy = None
+        room = len(self._lent) + self._opening + len(self._idle) < self._settings.limits.leased_wires
+        if room and not self._closed and wire.ended is None:
+            self._idle.append(wire)
+        else:
+            wire.close()
 
     def release(self, wire: Wire, clean: bool) -> None:
         """Give a wire back; one whose state was changed, or that still owes replies, is closed."""
@@ -169,7 +190,7 @@ class LeasePool:
             nonlocal again
             for lost in (*sent, *unsent):
                 # A blocking read is not sent again: its `$` or its timeout would mean something else by now.
-                if lost in unsent or (hold == 0.0 and retry.may_resend(lost, self._settings.retry)):
+                if lost in unsent or (hold == 0.0 and retry.may_resend(lost, self._settings)):
                     again = 0.0
                     lost.attempt += 1
                     settled.set()

@@ -35,9 +35,10 @@ def delay(policy: Retry, attempt: int, draw: Callable[[], float]) -> float:
     return draw() * ceiling
 
 
-def may_resend(entry: Entry, policy: Retry) -> bool:
-    """After its wire ended with the entry in flight: True when sending it again cannot apply it twice."""
-    return entry.spec.read_only and entry.attempt <= policy.attempts
+def may_resend(entry: Entry, settings: Settings) -> bool:
+    """After its wire ended with the entry in flight: True when sending it again cannot apply it twice, or is wished."""
+    policy = entry.retry or settings.retry
+    return (entry.spec.read_only or policy.writes) and entry.attempt <= policy.attempts
 
 
 def pause_after(
@@ -48,11 +49,12 @@ def pause_after(
     Only what the server did not apply is sent again, until the command's deadline: a server that is loading
     refuses quickly, so the number of attempts is no measure, except that a policy of 0 never tries again.
     """
-    if not isinstance(error, NOT_APPLIED) or settings.retry.attempts == 0:
+    policy = entry.retry or settings.retry
+    if not isinstance(error, NOT_APPLIED) or policy.attempts == 0:
         return None
     if not entry.deadline:
         entry.deadline = now + (settings.timeouts.command or _NO_TIMEOUT)
-    pause = delay(settings.retry, entry.attempt, draw)
+    pause = delay(policy, entry.attempt, draw)
     if now + pause >= entry.deadline:
         return None
     entry.attempt += 1

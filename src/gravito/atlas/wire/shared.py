@@ -7,26 +7,32 @@ import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from gravito import errors
 from gravito.atlas.config import Settings
 from gravito.atlas.wire import retry
 from gravito.atlas.wire.connection import Wire, lost_reply
 from gravito.atlas.wire.entry import Entry
+from gravito.atlas.wire.meter import Event, Hooks, Kind, Meter
 
 log = logging.getLogger("gravito.atlas")
 
 Opener = Callable[[], Awaitable[Wire]]
+Route = Callable[[Callable[[Entry], None]], None]
 
 
 class SharedWire:
     """Keeps one wire open while there is work. Entries that come while there is none wait, first in, first out."""
 
-    def __init__(
-        self, settings: Settings, opener: Opener, route: Callable[[Callable[[Entry], None]], None]
-    ) -> None:
+    def __init__(self, settings: Settings, opener: Opener, route: Route, meter: Meter, hooks: Hooks) -> None:
         self.wire: Wire | None = None  # the open wire; None while there is none
-        self.reconnects = 0  # how often a wire was opened after the first
+        self.on_spare: Callable[[Wire], None] | None = None  # takes a wire that has finished a large reply
+        self._meter = meter
+        self._hooks = hooks
+        self._failures = 0  # attempts to connect that failed in a row
+        self._open_until = 0.0  # loop time until which the breaker refuses; 0: it is closed
+        self._retired: set[Wire] = set()  # wires busy with a large reply, until they are done
         self._settings = settings
         self._opener = opener
         self._route = (
@@ -38,9 +44,19 @@ class SharedWire:
         self._timer: asyncio.TimerHandle | None = None  # deadline of the oldest parked entry
         self._opened = False  # a wire was open once
         self._closed = False
+        self._tasks: set[asyncio.Task[None]] = set()  # large replies under way
 
     def __repr__(self) -> str:
         return f"<SharedWire {self.wire!r}, parked {len(self._parked)}>"
+
+    @property
+    def waiting(self) -> int:
+        """Entries that wait for a wire, or on it for room."""
+        return len(self._parked) + (self.wire.unsent if self.wire is not None else 0)
+
+    def wires(self) -> list[Wire]:
+        """The open wire, and those that finish a large reply."""
+        return [wire for wire in (self.wire, *self._retired) if wire is not None]
 
     def send(self, entry: Entry) -> None:
         """Send an entry now, or as soon as there is a wire."""
@@ -59,8 +75,11 @@ class SharedWire:
             closed = errors.LoopError(f"connection '{self._settings.name}' was closed")
             if self._connecting is not None:
                 self._connecting.cancel()
-            if self.wire is not None:
-                self.wire.close(closed)
+            for wire in (self.wire, *self._retired):
+                if wire is not None:
+                    wire.close(closed)
+            for task in self._tasks:
+                task.cancel()
             self._fail_parked(closed)
 
     # -- without a wire --------------------------------------------------------------------------------------
@@ -68,6 +87,14 @@ class SharedWire:
     def _park(self, entry: Entry) -> None:
         if self._closed:
             entry.fail(errors.LoopError(f"connection '{self._settings.name}' is closed"))
+            return
+        if self._open_until > self._loop.time():
+            entry.fail(
+                errors.CircuitOpenError(
+                    f"connection '{self._settings.name}' ({self._settings.address}) failed {self._failures} times in "
+                    f"a row; the next attempt is in {self._open_until - self._loop.time():.2g} s (breaker)"
+                )
+            )
             return
         entry.since = self._loop.time()
         self._parked.append(entry)
@@ -88,7 +115,7 @@ class SharedWire:
                     wire = await self._opener()
                     break
                 except Exception as error:
-                    if attempt > policy.attempts or isinstance(error, _FINAL):
+                    if attempt > policy.attempts or isinstance(error, _FINAL) or self._trip():
                         self._fail_parked(error)
                         return
                     log.debug("connection '%s', try %d failed: %s", self._settings.name, attempt, error)
@@ -97,6 +124,15 @@ class SharedWire:
         finally:
             self._connecting = None
         self._adopt(wire)
+
+    def _trip(self) -> bool:
+        """Count a failure; True when that opens the breaker."""
+        self._failures += 1
+        breaker = self._settings.breaker
+        if breaker is None or self._failures < breaker.failures:
+            return False
+        self._open_until = self._loop.time() + breaker.reset
+        return True
 
     def _connect_ended(self, task: asyncio.Task[None]) -> None:
         """Somebody who cancels all tasks cancelled this one too: nobody else would tell those who wait."""
@@ -107,10 +143,12 @@ class SharedWire:
     def _adopt(self, wire: Wire) -> None:
         wire.on_end = self._on_end
         wire.on_refusal = self._on_refusal
+        wire.on_heavy = self._retire
         self.wire = wire
         self._route(wire.send)
+        self._failures, self._open_until = 0, 0.0
+        self._tell("connect")
         if self._opened:
-            self.reconnects += 1
             log.info("connection '%s' to %s is back", self._settings.name, wire.address)
         self._opened = True
         parked, self._parked = self._parked, deque()
@@ -152,9 +190,13 @@ class SharedWire:
             self._route(self._park)
             if not self._closed:
                 log.warning("connection '%s' lost: %s", self._settings.name, error)
+                self._meter.disconnects += 1
+                self._tell("disconnect", reason=str(error))
+        self._retired.discard(wire)
         for entry in sent:
-            if not self._closed and retry.may_resend(entry, self._settings.retry):
+            if not self._closed and retry.may_resend(entry, self._settings):
                 entry.attempt += 1
+                self._again(entry, error)
                 self.send(_anew(entry))
             else:
                 entry.fail(lost_reply(entry, error))
@@ -166,11 +208,56 @@ class SharedWire:
 
     def _on_refusal(self, entry: Entry, error: Exception) -> bool:
         """An error reply: when the server did not apply the command, try again until its deadline."""
-        pause = None if self._closed else retry.pause_after(entry, error, self._settings, self._loop.time())
+        if self._closed:
+            return False
+        if isinstance(error, errors.AuthenticationError) and entry.attempt == 1 and self.wire is not None:
+            # The server no longer knows who this is: a new wire asks for the credentials anew. Not applied.
+            entry.attempt += 1
+            self._again(entry, error)
+            self._loop.call_soon(self._renew, self.wire, entry)
+            return True
+        pause = retry.pause_after(entry, error, self._settings, self._loop.time())
         if pause is None:
             return False
+        self._again(entry, error)
         self._loop.call_later(pause, self._send_again, entry)
         return True
+
+    def _again(self, entry: Entry, error: Exception) -> None:
+        self._meter.retries += 1
+        self._tell("retry", reason=str(error), command=entry.spec.name, attempt=entry.attempt)
+
+    def _tell(self, kind: Kind, **about: Any) -> None:
+        event = Event(kind=kind, connection=self._settings.name, address=self._settings.address, **about)
+        self._hooks.tell(event)
+
+    def _renew(self, wire: Wire, entry: Entry) -> None:
+        """Replace a wire that the server no longer lets in; what is in flight on it is answered first."""
+        self._retire(wire, spare=False)
+        self._send_again(entry)
+
+    def _retire(self, wire: Wire, spare: bool = True) -> None:
+        """Let a wire finish what it has, and send what comes from now on by another.
+
+        So a large reply holds up those that were written behind it, and nobody else.
+        """
+        if self.wire is not wire or self._closed:
+            return
+        self.wire = None
+        self._route(self._park)
+        self._retired.add(wire)
+        task = self._loop.create_task(self._finish(wire, spare), name="gravito large reply")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _finish(self, wire: Wire, spare: bool) -> None:
+        while wire.ended is None and (wire.in_flight or wire.unsent):
+            await wire.drain(60.0)
+        self._retired.discard(wire)
+        if spare and self.on_spare is not None and not self._closed:
+            self.on_spare(wire)
+        else:
+            wire.close()
 
     def _send_again(self, entry: Entry) -> None:
         if not entry.future.done():  # its caller may have gone away meanwhile
