@@ -61,7 +61,7 @@ def check(step: Step, reply: Any, where: str) -> None:
         return
     if isinstance(reply, errors.AuthenticationError):
         raise errors.AuthenticationError(
-            f"{where} refused the credentials: {str(reply).rstrip(".")}. Check username and password of this connection."
+            f"{where} refused the credentials ({reply}). Check username and password of this connection."
         ) from reply
     if isinstance(reply, errors.ConnectionError):  # LOADING, too many clients
         raise reply
