@@ -13,7 +13,7 @@ from gravito import errors
 from gravito.atlas.config import Settings
 from gravito.atlas.wire import retry
 from gravito.atlas.wire.connection import Wire, lost_reply
-from gravito.atlas.wire.entry import Entry
+from gravito.atlas.wire.entry import Batch, Entry
 from gravito.atlas.wire.meter import Event, Hooks, Kind, Meter
 
 log = logging.getLogger("gravito.atlas")
@@ -115,7 +115,7 @@ class SharedWire:
                     wire = await self._opener()
                     break
                 except Exception as error:
-                    if attempt > policy.attempts or isinstance(error, _FINAL) or self._trip():
+                    if attempt > policy.attempts or isinstance(error, retry.FINAL) or self._trip():
                         self._fail_parked(error)
                         return
                     log.debug("connection '%s', try %d failed: %s", self._settings.name, attempt, error)
@@ -210,7 +210,7 @@ class SharedWire:
         """An error reply: when the server did not apply the command, try again until its deadline."""
         if self._closed:
             return False
-        if isinstance(error, errors.AuthenticationError) and entry.attempt == 1 and self.wire is not None:
+        if _stranger(error) and entry.attempt == 1 and self.wire is not None:
             # The server no longer knows who this is: a new wire asks for the credentials anew. Not applied.
             entry.attempt += 1
             self._again(entry, error)
@@ -264,18 +264,14 @@ class SharedWire:
             self.send(entry)
 
 
-_FINAL = (
-    errors.AuthenticationError,
-    errors.ConfigurationError,
-    errors.EngineError,
-    errors.ProtocolError,
-    errors.TLSError,
-)
+def _stranger(error: Exception) -> bool:
+    """NOAUTH: the server does not know this connection (any more). WRONGPASS is final."""
+    return isinstance(error, errors.AuthenticationError) and error.status_code == "NOAUTH"
 
 
 def _anew(entry: Entry) -> Entry:
     """A batch starts its replies over."""
-    replies = getattr(entry, "replies", None)
-    if replies:
-        replies.clear()
+    if isinstance(entry, Batch):
+        entry.replies.clear()
+        entry.aim()
     return entry
