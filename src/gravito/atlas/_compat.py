@@ -152,6 +152,8 @@ class ConnectionAdapter:
         await self.connect()
         wire = self._wire
         assert wire is not None
+        if str(args[0]).upper() == "MONITOR":
+            wire.watch_health(0)  # a ping would show among the lines, and its reply as one of them
         for data in packed:
             future = asyncio.get_running_loop().create_future()
             if str(args[0]).upper() in _SUBSCRIBES:

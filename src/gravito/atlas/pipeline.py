@@ -75,7 +75,7 @@ class Pipeline(_Commands):
         self._wire: Wire | None = None  # leased by `watch`
         self._explicit = False  # `multi()` was called: commands are queued again
         self.watching = False
-        self.scripts: set[Script] = set()  # to be known to the server before this is sent
+        self.scripts: dict[int, Script] = {}  # by position; to be known to the server before this is sent
 
     def __repr__(self) -> str:
         kind = "transaction" if self._atomic else "pipeline"
@@ -94,8 +94,8 @@ class Pipeline(_Commands):
             packed = resp.pack(args)
         except (TypeError, UnicodeEncodeError):
             packed = resp.encode(args)
-        if self.watching and not self._explicit:
-            return self._now(spec, packed, options)
+        if self.immediate:
+            return self._now(spec, packed, options, text)
         if spec.leased:
             self._note_lease(spec, args[len(spec.words) :])
         if text is not self._text:
@@ -123,6 +123,11 @@ class Pipeline(_Commands):
             raise errors.WatchError("Commands without an initial WATCH have already been issued")
         self._explicit = True
 
+    @property
+    def immediate(self) -> bool:
+        """True between `watch` and `multi`, when commands are sent at once."""
+        return self.watching and not self._explicit
+
     # -- watching --------------------------------------------------------------------------------------------
 
     async def watch(self, *names: Any) -> bool:
@@ -132,19 +137,19 @@ class Pipeline(_Commands):
         if self._wire is None:
             self._wire = await self._client._state().topology.pool.acquire()
         self.watching = True
-        return bool(await self._now(self._specs["WATCH"], resp.encode(("WATCH", *names)), None))
+        return bool(await self._now(self._specs["WATCH"], resp.encode(("WATCH", *names)), None, self._text))
 
     async def unwatch(self) -> bool:
         """Forget the watched keys. https://redis.io/commands/unwatch"""
         if not self.watching:
             return True
-        done = await self._now(self._specs["UNWATCH"], resp.pack(("UNWATCH",)), None)
+        done = await self._now(self._specs["UNWATCH"], resp.pack(("UNWATCH",)), None, self._text)
         self.watching = False
         return bool(done)
 
-    async def _now(self, spec: Spec, packed: bytes, options: dict[str, Any] | None) -> Any:
+    async def _now(self, spec: Spec, packed: bytes, options: dict[str, Any] | None, text: bool) -> Any:
         """One command on the watching wire. If that wire is gone, so are its watches."""
-        batch = self._batch(spec, [packed], self._text, frozenset())
+        batch = self._batch(spec, [packed], text, frozenset())
         wire = self._wire
         assert wire is not None
         wire.send(batch)
@@ -249,7 +254,9 @@ class Pipeline(_Commands):
     def _batch(self, spec: Spec, packed: list[bytes], text: bool, raw: frozenset[int]) -> Batch:
         future = get_running_loop().create_future()
         data = packed[0] if len(packed) == 1 else b"".join(packed)
-        return Batch(future, data, spec, None, text, need=len(packed), bytes_only=raw)
+        batch = Batch(future, data, spec, None, text, need=len(packed), bytes_only=raw, decode=text)
+        batch.aim()
+        return batch
 
     async def _deliver(self, batches: list[Batch]) -> None:
         topology = self._client._state().topology
@@ -274,7 +281,7 @@ class Pipeline(_Commands):
 
     async def _load_scripts(self) -> None:
         """Scripts are sent by digest: those that the server lacks are loaded first, all in one exchange."""
-        scripts = list(self.scripts)
+        scripts = list(set(self.scripts.values()))
         if not scripts:
             return
         known = await self._client.script_exists(*[script.sha for script in scripts])
@@ -294,16 +301,26 @@ class Pipeline(_Commands):
                     replies[position] = options[EMPTY_RESPONSE]
                 elif raise_on_error:
                     raise self._annotated(reply, position)
-                elif isinstance(reply, errors.GravitoError):
-                    reply.about(command=spec.name)
+                else:
+                    self._note(reply, position)
             elif spec.convert is not None:
-                replies[position] = convert(spec, reply, self._options.get(position))
+                try:
+                    replies[position] = convert(spec, reply, self._options.get(position))
+                except Exception as error:  # a reply that its converter cannot read fails in its own place
+                    if raise_on_error:
+                        raise
+                    replies[position] = error
         return replies
+
+    def _note(self, error: Exception, position: int) -> None:
+        if isinstance(error, errors.GravitoError):
+            error.about(command=self._queued[position].name)
+        if isinstance(error, errors.ResponseError) and position in self.scripts:
+            self.scripts[position].named(error)
 
     def _annotated(self, error: Exception, position: int) -> Exception:
         spec = self._queued[position]
-        if isinstance(error, errors.GravitoError):
-            error.about(command=spec.name)
+        self._note(error, position)
         message = f"Command # {position + 1} ({spec.name}) of pipeline caused error: {error.args[0] if error.args else error}"
         error.args = (message, *error.args[1:])
         return error
@@ -314,7 +331,7 @@ class Pipeline(_Commands):
         """Forget the queued commands and give a leased wire back."""
         self._packed, self._queued, self._options, self._raw = [], [], {}, set()
         self._leased_wire, self._hold = False, 0.0
-        self.scripts = set()
+        self.scripts = {}
         self._explicit = False
         watching, self.watching = self.watching, False
         wire, self._wire = self._wire, None

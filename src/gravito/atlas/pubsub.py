@@ -136,8 +136,8 @@ class Subscription:
 
     # -- what the hub calls ----------------------------------------------------------------------------------
 
-    def _set_callback(self, callback: Callback, on_gap: Callable[[str], Any] | None) -> None:
-        self._callback, self._on_gap = callback, on_gap
+    def _set_callback(self, callback: Callback) -> None:
+        self._callback = callback
         self._wants_channel = _takes_channel(callback)
         call = getattr(callback, "__call__", callback)  # noqa: B004  # an object's own method may be the async one
         if inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(call):
@@ -276,16 +276,15 @@ class Hub:
         """
         *names, last = channels or (None,)
         callback = last if callable(last) else None
-        keys = [_bytes(name) for name in (names if callback else [*names, last]) if name is not None]
+        keys = [_bytes(name) for name in ([*names, last] if callback is None else names) if name is not None]
         if not keys:
             raise errors.PubSubError(f"{kind} needs at least one channel, as in {kind}('news', callback)")
         size = buffer or self._settings.limits.push_buffer
         subscription = Subscription(self, kind, keys, text, size)
-        if callback is not None:
-            subscription._set_callback(callback, on_gap)
-        else:
-            subscription._on_gap = on_gap
+        subscription._on_gap = on_gap
         async with self._turn:
+            if callback is not None:
+                subscription._set_callback(callback)
             table = self._tables[kind]
             fresh = [key for key in subscription._channels if key not in table]
             for key in subscription._channels:
@@ -340,6 +339,8 @@ class Hub:
         try:
             for kind, table in self._tables.items():
                 await self._tell(wire, kind, list(table))
+            if wire.ended is not None:  # behind the last confirmation, when nobody listened yet
+                raise wire.ended
         except BaseException:
             wire.on_end = None
             wire.close()
@@ -354,7 +355,9 @@ class Hub:
             future = self._loop.create_future()
             packed = resp.encode((spec.name, *part))
             confirmations.append(future)
-            wire.send(Confirm(future, packed, spec, None, True, need=len(part)))
+            wire.send(
+                Confirm(future, packed, spec, None, False, need=len(part))
+            )  # as bytes: pushes come between
         for confirmed in await asyncio.gather(*confirmations, return_exceptions=True):
             if isinstance(confirmed, BaseException):
                 raise confirmed

@@ -72,8 +72,8 @@ class Script(AsyncScript):
         from gravito.atlas.pipeline import Pipeline  # noqa: PLC0415  # it imports this module's users
 
         call = ("EVALSHA", self.sha, len(keys or ()), *(keys or ()), *(args or ()))
-        if isinstance(client, Pipeline):
-            client.scripts.add(self)
+        if isinstance(client, Pipeline) and not client.immediate:
+            client.scripts[len(client)] = self
             return _Queued(client.execute_command(*call))
         return self._run(client or self.registered_client, call)
 

@@ -398,6 +398,13 @@ async def test_what_was_refused_for_good_is_not(scripted: Make, code: str) -> No
     assert len(peer.commands) == 1
 
 
+async def test_a_wire_that_is_no_longer_let_in_is_replaced_once(scripted: Make) -> None:
+    peer, redis = await scripted(lambda _: Exception("NOAUTH x"))
+    with pytest.raises(errors.AuthenticationError):
+        await redis.execute("SET", "k", "v")
+    assert [command[0] for command in peer.commands if command != [b"PING"]] == [b"SET", b"SET"]
+
+
 async def test_what_was_never_written_waits_for_the_next_wire(scripted: Make) -> None:
     peer, redis = await scripted(echo, retry={"base": 0.01, "cap": 0.05, "attempts": 20})
     await redis.execute("ECHO", "warm")

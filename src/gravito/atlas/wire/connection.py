@@ -31,7 +31,8 @@ _CONFIRMATIONS = frozenset(
 )
 _MESSAGES = frozenset({"message", "pmessage", "smessage"})
 _NEWLINE = ord("\n")
-_BARS = re.compile(rb"\n(?=\|)")
+# Where an attribute may begin: "|", a count and a line's end, or as much of it as the bytes hold.
+_BARS = re.compile(rb"\n(?=\|(?:\d+(?:\r|\Z)|\Z))")
 _PING = Spec.of("PING")
 _PING_PACKED = resp.pack(("PING",))
 _PROBE_SHARE = (
@@ -98,8 +99,10 @@ class Wire(asyncio.Protocol):
         self._partial = 0  # bytes read since the last whole reply
         self._after_line = True  # the last read ended with a line's end: a `|` may follow that is no value's
         self._chunks = 0  # reads so far: tells silence from speech without asking the clock at each read
-        self._suspect = 0.0  # since when a missed deadline makes this wire suspect; 0: it is not
-        self._suspect_chunks = 0  # reads at that moment
+        self._suspect = (
+            0.0  # when a wire that missed a deadline is replaced, unless it speaks; 0: it missed none
+        )
+        self._suspect_chunks = 0  # reads when that was set
         self._expired = 0  # entries up to this number have had their deadline; their late replies are dropped
 
     def __repr__(self) -> str:
@@ -341,13 +344,14 @@ class Wire(asyncio.Protocol):
     def _fill(self, batch: Batch) -> bool:
         """Read replies straight into the batch; True when it is complete."""
         self._partial = 0
-        gets, replies, need, text, raw = self._gets, batch.replies, batch.need, batch.text, batch.bytes_only
+        gets, replies, need, text, raw = self._gets, batch.replies, batch.need, batch.decode, batch.bytes_only
         while len(replies) < need:
             try:
                 reply = gets(text) if not raw else gets(text and len(replies) not in raw)
             except UnicodeDecodeError as error:
                 reply = _undecodable(error)
             if reply is INCOMPLETE:
+                batch.aim()
                 return False
             if reply.__class__ is PushNotification:
                 self._pushed(reply)
@@ -428,7 +432,7 @@ class Wire(asyncio.Protocol):
         due = [
             *([oldest + timeout] if oldest is not None else ()),
             *([self._waiting[0].since + timeout] if self._waiting else ()),
-            *([self._suspect + timeout * _PROBE_SHARE] if self._suspect else ()),
+            *([self._suspect] if self._suspect else ()),
         ]
         if due:
             self._timer = self._loop.call_later(max(min(due) - now, 0.001), self._tick)
@@ -447,15 +451,8 @@ class Wire(asyncio.Protocol):
         if timeout is None or self.ended is not None:
             return
         now = monotonic()
-        if self._suspect:
-            if self._chunks > self._suspect_chunks:
-                self._suspect = 0.0
-            elif now >= self._suspect + timeout * _PROBE_SHARE:
-                silence = now - self._suspect + timeout
-                self._end(
-                    errors.TimeoutError(f"{self.address} has not answered for {silence:.3g} s; wire replaced")
-                )
-                return
+        if self._suspect and now >= self._suspect and not self._cleared(now, timeout):
+            return
         self._expire_sent(now, timeout)
         while self._waiting and (self._waiting[0].future.done() or self._waiting[0].since + timeout <= now):
             self._waiting.popleft().fail(
@@ -476,22 +473,45 @@ class Wire(asyncio.Protocol):
             if not entry.future.done():
                 self.meter.timeouts += 1
                 entry.fail(late_reply(entry, self.address, timeout))
-        if self._chunks == late[0].chunks and not self._suspect:
-            self._suspect, self._suspect_chunks = now, self._chunks
+        silent = (
+            self._chunks == late[-1].chunks
+        )  # not a byte since it was written: it has been so for `timeout`
+        due = now + timeout * (_PROBE_SHARE if silent else 1.0)
+        if not self._suspect or due < self._suspect or self._chunks != self._suspect_chunks:
+            self._suspect, self._suspect_chunks = due, self._chunks
+
+    def _cleared(self, now: float, timeout: float) -> bool:
+        """The time of a suspect wire is up: it goes on if it has spoken meanwhile, else it is replaced."""
+        if self._chunks == self._suspect_chunks:
+            silence = now - self._marks[0].at
+            self._end(
+                errors.TimeoutError(f"{self.address} has not answered for {silence:.3g} s; wire replaced")
+            )
+            return False
+        overdue = self._expired > self._answered
+        self._suspect, self._suspect_chunks = (now + timeout if overdue else 0.0), self._chunks
+        return True
 
     def watch_health(self, interval: float) -> None:
-        """Ping whenever the wire was silent for `interval` seconds, so that a dead peer is seen without traffic."""
-        if interval > 0:
-            self._pinger = self._loop.call_later(interval, self._check_health, interval, self._chunks)
+        """Ping whenever the wire was silent for `interval` seconds, so that a dead peer is seen without traffic.
 
-    def _check_health(self, interval: float, chunks: int) -> None:
+        An interval of 0 ends that.
+        """
+        if self._pinger is not None:
+            self._pinger.cancel()
+            self._pinger = None
+        if interval > 0:
+            # Twice as often as pings are due, so that none is later than `interval` after the last byte.
+            self._pinger = self._loop.call_later(interval / 2, self._check_health, interval / 2, self._chunks)
+
+    def _check_health(self, pause: float, chunks: int) -> None:
         if self.ended is not None:
             return
         if not self._queue and self._chunks == chunks:
             future = self._loop.create_future()
             future.add_done_callback(_retrieve)  # nobody awaits it; a failure ends the wire and says so there
             self.send(Entry(future, _PING_PACKED, _PING, None, self.decode_pushes))
-        self._pinger = self._loop.call_later(interval, self._check_health, interval, self._chunks)
+        self._pinger = self._loop.call_later(pause, self._check_health, pause, self._chunks)
 
     # -- the end ---------------------------------------------------------------------------------------------
 

@@ -118,6 +118,11 @@ class Batch(Entry, eq=False, gc=False):
 
     replies: list[Any] = msgspec.field(default_factory=list)  # those that came
     bytes_only: frozenset[int] = frozenset()  # positions that must not be decoded (DUMP)
+    decode: bool = True  # decode the others; `text` is for the reply that comes next
+
+    def aim(self) -> None:
+        """Let the next reply be read as its position wants."""
+        self.text = self.decode and len(self.replies) not in self.bytes_only
 
 
 class Confirm(Entry, eq=False, gc=False):
