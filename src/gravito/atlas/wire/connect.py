@@ -11,10 +11,11 @@ import ssl
 from typing import Any
 
 from gravito import errors
-from gravito.atlas.config import TLS, Settings
-from gravito.atlas.wire import handshake, resp
+from gravito.atlas.config import Settings
+from gravito.atlas.wire import handshake, resp, tls
 from gravito.atlas.wire.connection import Wire
 from gravito.atlas.wire.credentials import current_credentials
+from gravito.atlas.wire.dial import dial
 from gravito.atlas.wire.entry import Entry, Spec
 from gravito.atlas.wire.handshake import Credentials, Step
 from gravito.atlas.wire.meter import Meter
@@ -71,14 +72,13 @@ async def _open_socket(settings: Settings, meter: Meter | None) -> Wire:
         path = await loop.run_in_executor(None, engine_for(settings.directory).ensure)
     if path is not None:
         return (await loop.create_unix_connection(make, path))[1]
-    context = tls_context(settings.tls) if settings.tls is not None else None
-    name = settings.host if context is not None else None
-    race: Any = (
-        {"happy_eyeballs_delay": 0.25} if isinstance(loop, asyncio.BaseEventLoop) else {}
-    )  # uvloop lacks it
-    transport, wire = await loop.create_connection(
-        make, settings.host, settings.port, ssl=context, server_hostname=name, **race
-    )
+    options: dict[str, Any] = {}
+    if settings.tls is not None:
+        options["ssl"] = tls.context_of(settings.tls, settings.name)
+        options["server_hostname"] = settings.host
+        options["ssl_handshake_timeout"] = settings.timeouts.connect * tls.HANDSHAKE_SHARE
+    sock = await dial(settings.host, settings.port)
+    transport, wire = await loop.create_connection(make, sock=sock, **options)
     _keep_alive(transport.get_extra_info("socket"))
     return wire
 
@@ -92,19 +92,6 @@ def _keep_alive(sock: Any) -> None:
         for option, value in _KEEPALIVE:
             if hasattr(socket, option):
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-
-
-def tls_context(tls: TLS) -> ssl.SSLContext:
-    """The TLS context of a connection: TLS 1.2 at least, chain and host name checked unless switched off."""
-    context = ssl.create_default_context(cafile=tls.ca_file)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if not tls.verify or not tls.check_hostname:
-        context.check_hostname = False
-    if not tls.verify:
-        context.verify_mode = ssl.CERT_NONE
-    if tls.cert_file is not None:
-        context.load_cert_chain(tls.cert_file, tls.key_file, tls.key_password)
-    return context
 
 
 async def _shake_hands(wire: Wire, settings: Settings, credentials: Credentials, where: str) -> None:
@@ -149,10 +136,7 @@ def _translate(error: BaseException, where: str) -> Any:
     if isinstance(error, socket.gaierror):
         return errors.NameResolutionError(f"{where}: the host name does not resolve ({error.strerror}).")
     if isinstance(error, ssl.SSLError):
-        return errors.TLSError(
-            f"{where}: TLS failed ({getattr(error, 'verify_message', '') or error.reason or error}). "
-            "Check ca_file, the certificate's host name and expiry, and that the port speaks TLS."
-        )
+        return tls.refusal(error, where)
     if isinstance(error, OSError):
         return errors.ConnectionError(f"{where}: {error.strerror or error}")
     return error

@@ -7,7 +7,9 @@ shared wire. The pool is bounded; who waits for a wire is served first in, first
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
+import random
 from collections import deque
 from collections.abc import Awaitable, Callable
 
@@ -16,6 +18,8 @@ from gravito.atlas.config import Settings
 from gravito.atlas.wire import retry
 from gravito.atlas.wire.connection import Wire, lost_reply
 from gravito.atlas.wire.entry import Entry
+
+log = logging.getLogger("gravito.atlas")
 
 Opener = Callable[[], Awaitable[Wire]]
 
@@ -93,7 +97,7 @@ class LeasePool:
                 return wire
         self._opening += 1
         try:
-            wire = await self._opener()
+            wire = await self._open()
         except BaseException:
             self._opening -= 1
             self._next()
@@ -106,6 +110,26 @@ class LeasePool:
             self.release(wire, clean=False)
             raise
         return wire
+
+    async def _open(self) -> Wire:
+        """A new wire. A failure is tried again with backoff, for as long as one connection may take.
+
+        The command that waits for it was not sent, so this is safe for any.
+        """
+        policy = self._settings.retry
+        deadline = self._loop.time() + self._settings.timeouts.connect
+        attempt = 1
+        while True:
+            try:
+                return await self._opener()
+            except Exception as error:
+                pause = retry.delay(policy, attempt, random.random)
+                late = self._loop.time() + pause >= deadline
+                if late or self._closed or attempt > policy.attempts or isinstance(error, retry.FINAL):
+                    raise
+                log.debug("leased wire of '%s', try %d failed: %s", self._settings.name, attempt, error)
+            await asyncio.sleep(pause)
+            attempt += 1
 
     def _check_open(self) -> None:
         if self._closed:

@@ -23,6 +23,15 @@ NOT_APPLIED = (
 )
 
 
+# Connecting that failed with these fails again: waiting corrects no password and no setting.
+FINAL = (
+    errors.AuthenticationError,
+    errors.ConfigurationError,
+    errors.EngineError,
+    errors.ProtocolError,
+    errors.TLSError,
+)
+
 _NO_TIMEOUT = 5.0  # seconds to go on for when commands have no deadline
 
 
