@@ -17,6 +17,7 @@ in an application goes on working::
     |  |- RefusedError                nobody listens there
     |  |- NameResolutionError         the host name does not resolve
     |  |- TLSError                    certificate, host name or protocol refused
+    |  |  `- TLSTimeoutError          also ConnectTimeoutError: connected, but no answer in TLS
     |  |- ConnectionLostError         the wire ended with commands in flight
     |  |- CircuitOpenError            not tried: the server was away a moment ago
     |  |- MaxClientsError             redis.MaxConnectionsError: the server takes no more clients
@@ -83,6 +84,7 @@ __all__ = [
     "ResponseError",
     "ScriptError",
     "TLSError",
+    "TLSTimeoutError",
     "TimeoutError",
     "TryAgainError",
     "WatchError",
@@ -178,6 +180,10 @@ class NameResolutionError(ConnectionError):
 
 class TLSError(ConnectionError):
     """The TLS handshake failed: certificate, host name, expiry, or a peer that does not speak TLS."""
+
+
+class TLSTimeoutError(TLSError, ConnectTimeoutError):
+    """The peer took the connection and answered nothing in TLS in time: a plain port, or a server that hangs."""
 
 
 class ConnectionLostError(ConnectionError):

@@ -31,7 +31,7 @@ async def open_wire(settings: Settings, meter: Meter | None = None) -> Wire:
     Raises RefusedError, NameResolutionError, TLSError, AuthenticationError, LoadingError, ProtocolError,
     ConnectTimeoutError, EngineError or another ConnectionError; each names the connection and the address.
     """
-    where = f"connection '{settings.name}' ({settings.address})"
+    where = _where(settings)
     wire: Wire | None = None
     try:
         async with asyncio.timeout(settings.timeouts.connect):
@@ -48,13 +48,17 @@ async def open_wire(settings: Settings, meter: Meter | None = None) -> Wire:
     except BaseException as error:  # a cancelled handshake too: its wire cannot be used by anybody else
         if wire is not None:
             wire.close()
-        translated = _translate(error, where)
+        translated = _translate(error, where, settings.tls is not None)
         if translated is error:
             raise
         raise translated.about(node=settings.address) from error
     wire.reset_timeout(settings.timeouts.command)
     wire.watch_health(settings.health_check)
     return wire
+
+
+def _where(settings: Settings) -> str:
+    return f"connection '{settings.name}' ({settings.address})"
 
 
 async def _open_socket(settings: Settings, meter: Meter | None) -> Wire:
@@ -78,7 +82,10 @@ async def _open_socket(settings: Settings, meter: Meter | None) -> Wire:
         options["server_hostname"] = settings.host
         options["ssl_handshake_timeout"] = settings.timeouts.connect * tls.HANDSHAKE_SHARE
     sock = await dial(settings.host, settings.port)
-    transport, wire = await loop.create_connection(make, sock=sock, **options)
+    try:
+        transport, wire = await loop.create_connection(make, sock=sock, **options)
+    except ConnectionAbortedError as error:  # what asyncio raises when ssl_handshake_timeout has passed
+        raise tls.stalled(_where(settings), settings.timeouts.connect * tls.HANDSHAKE_SHARE) from error
     _keep_alive(transport.get_extra_info("socket"))
     return wire
 
@@ -117,11 +124,15 @@ def _all_refused(error: Exception) -> bool:
     return numbers == {str(errno.ECONNREFUSED)}
 
 
-def _translate(error: BaseException, where: str) -> Any:
+def _translate(error: BaseException, where: str, secured: bool) -> Any:
     """One boundary for what sockets, TLS and name resolution raise."""
     if isinstance(error, errors.GravitoError) or not isinstance(error, Exception):
         if isinstance(error, errors.ConnectionLostError):
-            return errors.ConnectionLostError(f"{where} closed the connection during the handshake: {error}")
+            if isinstance(error.__cause__, ssl.SSLError):  # TLS 1.3 tells of a client's certificate afterwards
+                return tls.refusal(error.__cause__, where)
+            return errors.ConnectionLostError(
+                f"{where} closed the connection during the handshake: {error}. {tls.hint(secured)}"
+            )
         if isinstance(error, errors.ProtocolError) and where not in str(error):  # the wire knows no name
             return errors.ProtocolError(f"{where}: {error}")
         if isinstance(error, errors.LoadingError):
