@@ -128,7 +128,8 @@ def _translate(error: BaseException, where: str, secured: bool) -> Any:
     """One boundary for what sockets, TLS and name resolution raise."""
     if isinstance(error, errors.GravitoError) or not isinstance(error, Exception):
         if isinstance(error, errors.ConnectionLostError):
-            if isinstance(error.__cause__, ssl.SSLError):  # TLS 1.3 tells of a client's certificate afterwards
+            # TLS 1.3 tells of a client's certificate only after the handshake
+            if isinstance(error.__cause__, ssl.SSLError):
                 return tls.refusal(error.__cause__, where)
             return errors.ConnectionLostError(
                 f"{where} closed the connection during the handshake: {error}. {tls.hint(secured)}"

@@ -125,7 +125,7 @@ class LeasePool:
             except Exception as error:
                 pause = retry.delay(policy, attempt, random.random)
                 late = self._loop.time() + pause >= deadline
-                if late or self._closed or attempt > policy.attempts or isinstance(error, retry.FINAL):
+                if late or self._closed or attempt > policy.attempts or retry.is_final(error):
                     raise
                 log.debug("leased wire of '%s', try %d failed: %s", self._settings.name, attempt, error)
             await asyncio.sleep(pause)

@@ -32,6 +32,12 @@ FINAL = (
     errors.TLSError,
 )
 
+
+def is_final(error: Exception) -> bool:
+    """Whether connecting again can only fail again. A timeout is never final, not even one of TLS."""
+    return isinstance(error, FINAL) and not isinstance(error, errors.TimeoutError)
+
+
 _NO_TIMEOUT = 5.0  # seconds to go on for when commands have no deadline
 
 

@@ -115,7 +115,7 @@ class SharedWire:
                     wire = await self._opener()
                     break
                 except Exception as error:
-                    if attempt > policy.attempts or isinstance(error, retry.FINAL) or self._trip():
+                    if attempt > policy.attempts or retry.is_final(error) or self._trip():
                         self._fail_parked(error)
                         return
                     log.debug("connection '%s', try %d failed: %s", self._settings.name, attempt, error)

@@ -8,7 +8,8 @@ from typing import NoReturn
 from gravito import errors
 from gravito.atlas.config import TLS
 
-HANDSHAKE_SHARE = 0.9  # of timeouts.connect; it must end before that does, or nobody could tell which one stalled
+# Of timeouts.connect: it must end before that does, or nobody could tell which one stalled.
+HANDSHAKE_SHARE = 0.9
 
 # OpenSSL's X509_V_ERR_* codes, and what to do about each
 _NOT_YET_VALID, _EXPIRED = 9, 10
@@ -16,7 +17,9 @@ _HOSTNAME, _ADDRESS = 62, 64
 _UNTRUSTED = frozenset({2, 18, 19, 20, 21})  # no issuer found, or one that signed itself
 
 # What OpenSSL calls a first record that is none: the peer answered something else than TLS.
-_NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"})
+_NOT_TLS = frozenset(
+    {"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"}
+)
 _OLD = frozenset({"UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSION", "NO_PROTOCOLS_AVAILABLE"})
 _WANTS_CERTIFICATE = frozenset({"TLSV13_ALERT_CERTIFICATE_REQUIRED", "SSLV3_ALERT_HANDSHAKE_FAILURE"})
 _BAD_CERTIFICATE = (  # parts of the alerts by which a server refuses the client's certificate
@@ -91,7 +94,9 @@ def refusal(error: ssl.SSLError, where: str) -> errors.TLSError:
         return errors.TLSError(f"{where}: {_about_certificate(error)}")
     reason = error.reason or str(error)
     if reason in _NOT_TLS:
-        advice = "the peer does not speak TLS. Use redis:// for a plain port, or name the port that speaks TLS."
+        advice = (
+            "the peer does not speak TLS. Use redis:// for a plain port, or name the port that speaks TLS."
+        )
     elif reason in _OLD:
         advice = "the server has no version of TLS that is allowed. Let it speak TLS 1.2 or 1.3."
     elif reason in _WANTS_CERTIFICATE:
