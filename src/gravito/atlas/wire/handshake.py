@@ -25,6 +25,12 @@ class Step(NamedTuple):
     args: tuple[str, ...]
     required: bool  # an error ends the handshake; otherwise an older server may refuse it
 
+    def __repr__(self) -> str:
+        # nothing behind AUTH may be shown: tracebacks can print what stands in a frame
+        shown = next((i for i, word in enumerate(self.args) if word == "AUTH"), len(self.args))
+        hidden = " ***" if shown < len(self.args) else ""
+        return f"Step({' '.join(self.args[: shown + 1])}{hidden}, required={self.required})"
+
 
 def steps(protocol: int, credentials: Credentials, db: int, client_name: str | None) -> list[Step]:
     """The handshake's commands, all sent in one write.
@@ -67,12 +73,27 @@ def check(step: Step, reply: Any, where: str) -> None:
         raise reply
     if not step.required:
         return
+    if isinstance(reply, errors.NoPermissionError) and step.args[0] in ("CLIENT", "PING"):
+        return  # a name is for people who look at CLIENT LIST, and who may not ping is known to be welcome
     if step.args[0] == "HELLO":
         raise errors.ProtocolError(
-            f"{where} does not speak RESP3 ({reply}). Set protocol=2 for this connection, or use Redis 6 or later."
-        ) from reply
+            f"{where} does not speak RESP3 ({_without_arguments(reply)}). Set protocol=2 for this connection, or use "
+            "Redis 6 or later."
+        )
+    if step.args[0] == "AUTH":
+        raise errors.AuthenticationError(
+            f"{where} cannot check the credentials ({_without_arguments(reply)}). Is AUTH renamed or switched off there?"
+        )
     if step.args[0] == "SELECT":
         raise errors.ConfigurationError(
             f"{where} refused database {step.args[1]}: {reply}", field="db", value=step.args[1]
         ) from reply
     raise reply
+
+
+def _without_arguments(reply: Exception) -> str:
+    """The text of an error reply up to where a server repeats the arguments, the password among them.
+
+    For the same reason the errors above do not chain the reply.
+    """
+    return str(reply).partition(", with args beginning with")[0]
