@@ -22,7 +22,7 @@ from gravito.atlas.wire.connection import late_reply
 from gravito.atlas.wire.credentials import current_credentials
 from gravito.atlas.wire.entry import Entry, Spec
 from gravito.atlas.wire.meter import Event, Histogram, Hooks, Stats
-from gravito.atlas.wire.resp import encode, pack
+from gravito.atlas.wire.resp import check_size, encode, pack
 
 _COUNTERS = (
     "commands",
@@ -140,6 +140,7 @@ class Client(BaseClient):
         state = self._states.get(loop) or self._open(loop)
         entry = Entry(Future(loop=loop), packed, spec, options, text)
         if spec.leased or len(packed) > self._lease_over:
+            check_size(packed, args)
             self._send_apart(state, entry, args[len(spec.words) :])
         else:
             state.topology.send(entry)

@@ -94,6 +94,8 @@ class Pipeline(_Commands):
             packed = resp.pack(args)
         except (TypeError, UnicodeEncodeError):
             packed = resp.encode(args)
+        if len(packed) > resp.MAX_ARGUMENT:
+            resp.check_size(packed, args)
         if self.immediate:
             return self._now(spec, packed, options, text)
         if spec.leased:

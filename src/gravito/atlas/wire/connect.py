@@ -49,6 +49,8 @@ async def open_wire(settings: Settings, meter: Meter | None = None) -> Wire:
         if wire is not None:
             wire.close()
         translated = _translate(error, where, settings.tls is not None)
+        if isinstance(error, errors.GravitoError):
+            error.about(node=settings.address)
         if translated is error:
             raise
         raise translated.about(node=settings.address) from error
@@ -113,8 +115,8 @@ async def _ask(wire: Wire, plan: list[Step]) -> list[Any]:
     for entry in entries:
         wire.send(entry)
     replies = await asyncio.gather(*[entry.future for entry in entries], return_exceptions=True)
-    if wire.ended is not None:
-        raise wire.ended
+    if wire.ended is not None and not any(getattr(reply, "status_code", None) for reply in replies):
+        raise wire.ended  # else the server said why it hung up
     return replies
 
 

@@ -8,6 +8,7 @@ stays and its reply is dropped. There is one teardown, `_end`, and it hands ever
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections import deque
 from collections.abc import Callable
@@ -39,6 +40,7 @@ _PROBE_SHARE = (
     0.5  # a wire that missed a deadline in silence is given this much of it again before it is replaced
 )
 
+_LAST_WORDS = 64 * 1024  # bytes of one read
 _NEED = attrgetter("need")
 
 OnEnd = Callable[["Wire", Exception, list[Entry], list[Entry]], None]
@@ -521,10 +523,29 @@ class Wire(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """asyncio: the socket is gone."""
+        if isinstance(error, OSError) and self.ended is None:
+            self._read_last_words()
         reason = f": {error}" if error is not None else " by the server"
         lost = errors.ConnectionLostError(f"the connection to {self.address} was closed{reason}")
         lost.__cause__ = error
         self._end(lost)
+
+    def _read_last_words(self) -> None:
+        """A write failed, but what the server had said before is still in the kernel: why it hung up, or replies.
+
+        asyncio reads nothing after a failed write, and closes the socket only after this.
+        """
+        transport = self._transport
+        if transport is None or not isinstance(self._loop, asyncio.BaseEventLoop):
+            return  # other loops may have closed it already, and its number may be another file's
+        sock = transport.get_extra_info("socket")
+        if sock is None or transport.get_extra_info("ssl_object") is not None:
+            return
+        try:
+            while self.ended is None and (data := os.read(sock.fileno(), _LAST_WORDS)):
+                self.data_received(data)
+        except OSError:
+            pass  # nothing was left
 
     def close(self, error: Exception | None = None) -> None:
         """End the wire now; entries in flight go to the owner with `error`."""

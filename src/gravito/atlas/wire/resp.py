@@ -76,6 +76,22 @@ def encode(args: Sequence[Any]) -> bytes:
         ) from error
 
 
+def check_size(packed: bytes, args: Sequence[Any]) -> None:
+    """Refuse an argument that every server refuses, by closing the connection, with its default settings.
+
+    Raises DataError with the argument's position and size.
+    """
+    if len(packed) <= MAX_ARGUMENT:
+        return
+    for position, value in enumerate(args):
+        size = len(value) if isinstance(value, (bytes, str, bytearray, memoryview)) else 0
+        if size > MAX_ARGUMENT:
+            raise errors.DataError(
+                f"argument {position} of {command_name(args)} has {size} bytes; a server takes {MAX_ARGUMENT} at most "
+                "(proto-max-bulk-len). The command was not sent."
+            )
+
+
 def command_name(args: Sequence[Any]) -> str:
     """The command's name for messages: the first word, as text."""
     if not args:
