@@ -159,7 +159,7 @@ class _Link:
         due = 0.0
         try:
             while True:
-                while way in self._proxy.deaf:
+                while way in self._proxy.deaf:  # noqa: ASYNC110  # set from other threads
                     await asyncio.sleep(0.005)
                 data = await reader.read(self._proxy.piece.get(way, _READ))
                 if not data:
