@@ -316,7 +316,7 @@ class Pipeline(_Commands):
 
     def _note(self, error: Exception, position: int) -> None:
         if isinstance(error, errors.GravitoError):
-            error.about(command=self._queued[position].name)
+            error.about(command=self._queued[position].name, node=self._client.settings.address)
         if isinstance(error, errors.ResponseError) and position in self.scripts:
             self.scripts[position].named(error)
 
