@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Callable
 
 from gravito.atlas.config import Settings
+from gravito.atlas.wire.circuit import Circuit
 from gravito.atlas.wire.connect import open_wire
 from gravito.atlas.wire.connection import Wire
 from gravito.atlas.wire.entry import Entry
-from gravito.atlas.wire.meter import Hooks, Meter
+from gravito.atlas.wire.meter import Event, Hooks, Meter
 from gravito.atlas.wire.pool import LeasePool
 from gravito.atlas.wire.shared import SharedWire
 
@@ -22,8 +23,9 @@ class Standalone:
         self.loop = asyncio.get_running_loop()
         self.meter = Meter(latency=settings.measure_latency)
         self.hooks = hooks
-        self.shared = SharedWire(settings, self._open_shared, self._route, self.meter, hooks)
-        self.pool = LeasePool(settings, self.open)
+        self.circuit = Circuit(settings)
+        self.shared = SharedWire(settings, self._open_shared, self._route, self.meter, hooks, self.circuit)
+        self.pool = LeasePool(settings, self.open, self._note_retry)
         self.shared.on_spare = self.pool.adopt
         self.send: Callable[[Entry], None] = self.shared.send  # where an ordinary entry goes now
 
@@ -34,23 +36,41 @@ class Standalone:
         self.send = send
 
     async def open(self) -> Wire:
-        """A new wire to the server."""
-        wire = await open_wire(self.settings, self.meter)
+        """A new wire to the server, unless the breaker is open."""
+        wire = await self.circuit.attempt(lambda: open_wire(self.settings, self.meter))
         self.meter.connects += 1
+        wire.counted = True
         return wire
 
-    async def _open_shared(self) -> Wire:
-        return self.pool.take_idle() or await self.open()
+    async def _open_shared(self, fresh: bool) -> Wire:
+        return (None if fresh else self.pool.take_idle()) or await self.open()
+
+    def _note_retry(self, entry: Entry, error: Exception) -> None:
+        self.meter.retries += 1
+        name, address = self.settings.name, self.settings.address
+        command, attempt = entry.spec.name, entry.attempt
+        self.hooks.tell(
+            Event(
+                kind="retry",
+                connection=name,
+                address=address,
+                reason=str(error),
+                command=command,
+                attempt=attempt,
+            )
+        )
 
     def wires(self) -> list[Wire]:
         """All wires, shared and leased."""
         return [*self.shared.wires(), *self.pool.wires()]
 
-    def send_apart(self, entry: Entry, hold: float, clean: bool) -> None:
+    def send_apart(self, entry: Entry, hold: float, clean: bool, patience: float = 0.0) -> None:
         """Send an entry on a leased wire; see `LeasePool.run`."""
-        self.pool.run(entry, hold, clean)
+        self.pool.run(entry, hold, clean, patience)
 
     async def aclose(self) -> None:
         """Finish what is in flight, within `timeouts.drain`, and close every wire."""
-        await self.shared.aclose(self.settings.timeouts.drain)
-        await self.pool.aclose()
+        try:
+            await self.shared.aclose(self.settings.timeouts.drain)
+        finally:  # also when it is cancelled
+            await self.pool.aclose()

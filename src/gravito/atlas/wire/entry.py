@@ -46,10 +46,11 @@ class Spec(msgspec.Struct, frozen=True, eq=False):
         )
 
 
-class Entry(msgspec.Struct, eq=False, gc=False):
+class Entry(msgspec.Struct, eq=False):
     """One command on its way. Await it for the reply.
 
-    The garbage collector does not track entries: there are many, and a settled one is in no cycle.
+    The garbage collector has to track entries: an error's traceback holds its caller's frame, whose variables hold
+    the entry, whose future holds the error.
 
     It also has a coroutine's methods, so that `asyncio.create_task(redis.get("k"))`, which redis-py's users
     write, takes it. (It is no future as well: asyncio.wait refuses what is both.)
@@ -67,6 +68,7 @@ class Entry(msgspec.Struct, eq=False, gc=False):
         0.0  # loop time until which a refused command is tried again; 0 before the first refusal
     )
     retry: Retry | None = None  # this call's own policy; None: the connection's
+    doubt: bool = False  # a write that is sent again: an earlier try may have been applied
     steps: Iterator[Any] | None = None  # the future's iterator while a task drives this as a coroutine
 
     def __await__(self) -> Generator[Any, None, Any]:
@@ -113,7 +115,7 @@ class Entry(msgspec.Struct, eq=False, gc=False):
             self.future.set_exception(error)
 
 
-class Batch(Entry, eq=False, gc=False):
+class Batch(Entry, eq=False):
     """The commands of one pipeline, or of a part of it: one write, one future, replies in order, unconverted."""
 
     replies: list[Any] = msgspec.field(default_factory=list)  # those that came
@@ -125,7 +127,7 @@ class Batch(Entry, eq=False, gc=False):
         self.text = self.decode and len(self.replies) not in self.bytes_only
 
 
-class Confirm(Entry, eq=False, gc=False):
+class Confirm(Entry, eq=False):
     """A SUBSCRIBE or its kin: answered by `need` pushes, or by one error."""
 
 
@@ -143,4 +145,4 @@ def note(error: Exception, entry: Entry) -> None:
     """Write on the error which command and which try it belongs to."""
     about = getattr(error, "about", None)
     if about is not None:
-        about(command=entry.spec.name, attempt=entry.attempt)
+        about(command=entry.spec.name, attempt=entry.attempt, maybe_applied=entry.doubt or None)
