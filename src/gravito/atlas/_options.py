@@ -55,7 +55,10 @@ def read_options(connection: str, options: Mapping[str, Any]) -> dict[str, Any]:
     url = options.get("url")
     if url is None or url == "":  # an unset variable in a configuration file
         return plain
-    return plain | _flatten(connection, parse_url(url, connection))
+    over = _flatten(connection, parse_url(url, connection))
+    if over.get("tls") is True and plain.get("tls"):
+        del over["tls"]  # rediss:// says that there is TLS, and a TLS object beside it says which
+    return plain | over
 
 
 def _flatten(connection: str, options: Mapping[str, Any]) -> dict[str, Any]:
