@@ -78,6 +78,7 @@ class Wire(asyncio.Protocol):
         )
         self.on_heavy: Callable[[Wire], None] | None = None  # told once that a large reply is under way
         self.meter = meter if meter is not None else Meter()  # counters, shared by a client's wires in a loop
+        self.counted = False  # it is among the meter's connects, so its loss is one of its disconnects
         self.pushes_as_arrays = False  # RESP2 subscriber: messages come as plain arrays
         self.decode_pushes = True  # text in pushes, or bytes
         self._loop = loop
@@ -323,6 +324,7 @@ class Wire(asyncio.Protocol):
                 reply = _undecodable(error)
             if reply is INCOMPLETE:
                 return
+            self._partial = 0  # many small pushes are no large reply
             if reply.__class__ is PushNotification or (self.pushes_as_arrays and _is_push(reply)):
                 self._pushed(reply)
             elif self.on_stray is not None:
@@ -336,12 +338,23 @@ class Wire(asyncio.Protocol):
             entry.replies.append(reply)
             if len(entry.replies) < entry.need and not self._fill(entry):
                 return
-            if not entry.future.done():
+            self.meter.replies += entry.need
+            if not entry.future.done() and not self._declined(entry):
                 entry.future.set_result(entry.replies)
         elif isinstance(reply, Exception):
+            self.meter.replies += 1
             entry.fail(reply)
         self._queue.popleft()
         self._answered += 1
+
+    def _declined(self, batch: Batch) -> bool:
+        """True when none of a batch was applied and its owner sends it again, as it does with a single command."""
+        error = _refusal(batch)
+        if error is None or self.on_refusal is None or not self.on_refusal(batch, error):
+            return False
+        batch.replies = []
+        batch.aim()
+        return True
 
     def _fill(self, batch: Batch) -> bool:
         """Read replies straight into the batch; True when it is complete."""
@@ -369,6 +382,7 @@ class Wire(asyncio.Protocol):
             entry.finish(error)
 
     def _pushed(self, push: list[Any]) -> None:
+        self._partial = 0
         head = self._queue[0] if self._queue else None
         if isinstance(head, Confirm) and _word(push[0]) in _CONFIRMATIONS:
             head.need -= 1
@@ -550,8 +564,20 @@ class Wire(asyncio.Protocol):
     def close(self, error: Exception | None = None) -> None:
         """End the wire now; entries in flight go to the owner with `error`."""
         self._end(
-            error or errors.ConnectionLostError(f"the connection to {self.address} was closed by this client")
+            error
+            or errors.ConnectionLostError(f"the connection to {self.address} was closed by this client"),
+            ours=True,
         )
+
+    def disown(self) -> None:
+        """In a forked child: the socket is the parent's. Who still holds this wire is told so at the next use."""
+        self.ended = errors.LoopError(f"this connection to {self.address} was opened before a fork")
+        self.on_end = None
+        self.send = self._refuse_one  # type: ignore[method-assign]  # its loop runs in the parent alone
+
+    def _refuse_one(self, entry: Entry) -> None:
+        assert self.ended is not None
+        entry.fail(errors.LoopError(f"{self.ended}; it belongs to the parent process"))
 
     async def drain(self, timeout: float) -> None:
         """Wait until nothing is in flight, `timeout` seconds at most."""
@@ -564,11 +590,13 @@ class Wire(asyncio.Protocol):
             except (TimeoutError, errors.GravitoError):
                 future.add_done_callback(_retrieve)
 
-    def _end(self, error: Exception) -> None:
+    def _end(self, error: Exception, ours: bool = False) -> None:
         """The one teardown: each entry reaches the owner, or fails here, exactly once."""
         if self.ended is not None:
             return
         self.ended = error
+        if self.counted and not ours:
+            self.meter.disconnects += 1
         if isinstance(error, errors.GravitoError) and error.node is None:
             error.node = self.address
         for handle in (self._timer, self._pinger):
@@ -608,6 +636,16 @@ def lost_reply(entry: Entry, cause: Exception, written: bool = True) -> errors.G
     error = kind(text)
     error.__cause__ = cause
     return error.about(node=getattr(cause, "node", None), maybe_applied=unsure)
+
+
+def _refusal(batch: Batch) -> errors.GravitoError | None:
+    """The error for which the server applied nothing of a batch; None when it may have applied something."""
+    first, last = batch.replies[0], batch.replies[-1]
+    if isinstance(last, errors.ExecAbortError) and batch.spec.name == "MULTI":
+        return next(reply for reply in batch.replies if isinstance(reply, errors.GravitoError))
+    if isinstance(first, errors.GravitoError) and all(type(reply) is type(first) for reply in batch.replies):
+        return first
+    return None
 
 
 def _is_push(reply: Any) -> bool:

@@ -127,6 +127,15 @@ class Batch(Entry, eq=False):
         self.text = self.decode and len(self.replies) not in self.bytes_only
 
 
+def anew(entry: Entry) -> Entry:
+    """The entry as it was before it was sent; a batch starts its replies over."""
+    entry.since = 0.0
+    if isinstance(entry, Batch):
+        entry.replies = []
+        entry.aim()
+    return entry
+
+
 class Confirm(Entry, eq=False):
     """A SUBSCRIBE or its kin: answered by `need` pushes, or by one error."""
 

@@ -17,7 +17,7 @@ from gravito import errors
 from gravito.atlas.config import Settings
 from gravito.atlas.wire import retry
 from gravito.atlas.wire.connection import Wire, lost_reply
-from gravito.atlas.wire.entry import Entry
+from gravito.atlas.wire.entry import Entry, anew
 
 log = logging.getLogger("gravito.atlas")
 
@@ -27,7 +27,13 @@ Opener = Callable[[], Awaitable[Wire]]
 class LeasePool:
     """Opens, lends and takes back wires; at most `limits.leased_wires` exist at a time."""
 
-    def __init__(self, settings: Settings, opener: Opener) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        opener: Opener,
+        note_retry: Callable[[Entry, Exception], None] = lambda entry, error: None,
+    ) -> None:
+        self._note_retry = note_retry  # told of each command that is sent again
         self._settings = settings
         self._opener = opener
         self._loop = asyncio.get_running_loop()
@@ -50,6 +56,11 @@ class LeasePool:
     def idle(self) -> int:
         """Wires open and free."""
         return len(self._idle)
+
+    @property
+    def waiting(self) -> int:
+        """Callers that wait for a wire."""
+        return len(self._line) + self._opening
 
     def wires(self) -> list[Wire]:
         """All open wires."""
@@ -143,6 +154,11 @@ class LeasePool:
                 return wire
         return None
 
+    def drop_idle(self) -> None:
+        """Close the wires that are open and free."""
+        while (wire := self.take_idle()) is not None:
+            wire.close()
+
     def adopt(self, wire: Wire) -> None:
         """Take in a clean wire that was used elsewhere, as an idle one, if there is room for it."""
         wire.on_end = wire.on_refusal = wire.on_heavy = None
@@ -171,68 +187,93 @@ class LeasePool:
                 self._opening += 1
                 turn.set_result(None)
 
-    def run(self, entry: Entry, hold: float, clean: bool) -> None:
+    def run(self, entry: Entry, hold: float, clean: bool, patience: float = 0.0) -> None:
         """Send one command on a wire of its own.
 
         Args:
             hold: seconds for which the command itself may keep the reply back; `math.inf` for ever.
             clean: the wire can be used again afterwards.
+            patience: seconds that the caller is ready to wait beyond `timeouts.command`.
         """
-        task = self._loop.create_task(self._run(entry, hold, clean), name=f"gravito lease {entry.spec.name}")
+        work = self._run(entry, hold, clean, patience)
+        task = self._loop.create_task(work, name=f"gravito lease {entry.spec.name}")
         self._tasks.add(task)
+        entry.since = self._loop.time()  # until it is written
 
         def ended(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
             if task.cancelled():  # the pool was closed, or somebody cancels all tasks
-                entry.fail(errors.LoopError(f"connection '{self._settings.name}' was closed"))
+                unsure = not entry.since and not entry.spec.read_only
+                closed = errors.LoopError(f"connection '{self._settings.name}' was closed")
+                entry.fail(closed.about(maybe_applied=unsure))
 
         task.add_done_callback(ended)
 
-    async def _run(self, entry: Entry, hold: float, clean: bool) -> None:
+    async def _run(self, entry: Entry, hold: float, clean: bool, patience: float) -> None:
         try:
             wire = await self._acquire_for(entry)
             if wire is None:
                 return
-            pause = await self._carry(wire, entry, hold, clean)
+            pause = await self._carry(wire, entry, hold, clean, patience)
             if pause is None:
                 return
-            if entry.attempt > self._settings.retry.attempts + 1 and not entry.deadline:
+            policy = entry.retry or self._settings.retry
+            if entry.attempt > max(policy.attempts, 1) + 1 and not entry.deadline:
                 raise errors.ConnectionLostError(
                     f"connection '{self._settings.name}' was lost {entry.attempt - 1} times"
                 )
             await asyncio.sleep(pause)
             if not entry.future.done():
-                self.run(entry, hold, clean)
+                self.run(anew(entry), hold, clean, patience)
         except Exception as error:
             entry.fail(error)
 
-    async def _carry(self, wire: Wire, entry: Entry, hold: float, clean: bool) -> float | None:
+    async def _carry(
+        self, wire: Wire, entry: Entry, hold: float, clean: bool, patience: float
+    ) -> float | None:
         """Send on this wire and give it back. Returns seconds after which to try again, None if it is settled."""
         again: float | None = None
 
         def on_end(_: Wire, error: Exception, sent: list[Entry], unsent: list[Entry]) -> None:
             nonlocal again
             for lost in (*sent, *unsent):
+                if lost is not entry:  # a health check's ping
+                    lost.fail(error)
+                    continue
                 # A blocking read is not sent again: its `$` or its timeout would mean something else by now.
                 if lost in unsent or (hold == 0.0 and retry.may_resend(lost, self._settings)):
                     again = 0.0
                     lost.attempt += 1
+                    lost.doubt = lost.doubt or (lost in sent and not lost.spec.read_only)
+                    self._note_retry(lost, error)
                     settled.set()
                 else:
                     lost.fail(lost_reply(lost, error))
 
         def on_refusal(refused: Entry, error: Exception) -> bool:
-            nonlocal again
-            again = retry.pause_after(refused, error, self._settings, self._loop.time())
-            if again is not None:
-                settled.set()
-            return again is not None
+            nonlocal again, clean
+            if refused is not entry:
+                return False
+            if retry.is_stranger(error) and refused.attempt == 1:
+                # This wire and its idle kin are no longer let in: a new one asks for the credentials anew.
+                again, clean = 0.0, False
+                refused.attempt += 1
+                self.drop_idle()
+            else:
+                again = retry.pause_after(refused, error, self._settings, self._loop.time())
+            if again is None:
+                return False
+            refused.since = self._loop.time()
+            self._note_retry(refused, error)
+            settled.set()
+            return True
 
         settled = asyncio.Event()
         entry.future.add_done_callback(lambda _: settled.set())
         wire.on_end, wire.on_refusal = on_end, on_refusal
         command = self._settings.timeouts.command
-        wire.reset_timeout(None if hold == math.inf or command is None else command + hold)
+        wire.reset_timeout(None if hold == math.inf or command is None else command + max(hold, patience))
+        entry.since = 0.0
         try:
             wire.send(entry)
             await settled.wait()

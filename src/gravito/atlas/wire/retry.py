@@ -26,6 +26,7 @@ NOT_APPLIED = (
 # Connecting that failed with these fails again: waiting corrects no password and no setting.
 FINAL = (
     errors.AuthenticationError,
+    errors.CircuitOpenError,
     errors.ConfigurationError,
     errors.EngineError,
     errors.ProtocolError,
@@ -36,6 +37,11 @@ FINAL = (
 def is_final(error: Exception) -> bool:
     """Whether connecting again can only fail again. A timeout is never final, not even one of TLS."""
     return isinstance(error, FINAL) and not isinstance(error, errors.TimeoutError)
+
+
+def is_stranger(error: Exception) -> bool:
+    """NOAUTH: the server does not know this connection (any more). WRONGPASS is final."""
+    return isinstance(error, errors.AuthenticationError) and error.status_code == "NOAUTH"
 
 
 _NO_TIMEOUT = 5.0  # seconds to go on for when commands have no deadline

@@ -7,33 +7,46 @@ import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from gravito import errors
 from gravito.atlas.config import Settings
 from gravito.atlas.wire import retry
+from gravito.atlas.wire.circuit import Circuit
 from gravito.atlas.wire.connection import Wire, lost_reply
-from gravito.atlas.wire.entry import Batch, Entry
+from gravito.atlas.wire.entry import Entry, anew
 from gravito.atlas.wire.meter import Event, Hooks, Kind, Meter
 
 log = logging.getLogger("gravito.atlas")
 
-Opener = Callable[[], Awaitable[Wire]]
+Opener = Callable[[bool], Awaitable[Wire]]  # told whether it must be a new wire
 Route = Callable[[Callable[[Entry], None]], None]
+
+_MOST_RETIRED = 8  # wires that finish a large reply, beside the one that is shared
 
 
 class SharedWire:
     """Keeps one wire open while there is work. Entries that come while there is none wait, first in, first out."""
 
-    def __init__(self, settings: Settings, opener: Opener, route: Route, meter: Meter, hooks: Hooks) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        opener: Opener,
+        route: Route,
+        meter: Meter,
+        hooks: Hooks,
+        circuit: Circuit,
+    ) -> None:
         self.wire: Wire | None = None  # the open wire; None while there is none
         self.on_spare: Callable[[Wire], None] | None = None  # takes a wire that has finished a large reply
         self._meter = meter
         self._hooks = hooks
-        self._failures = 0  # attempts to connect that failed in a row
-        self._open_until = 0.0  # loop time until which the breaker refuses; 0: it is closed
+        self._circuit = circuit
+        self._fresh = False  # the next wire must be a new one: idle ones are as doubtful as the last one was
         self._retired: set[Wire] = set()  # wires busy with a large reply, until they are done
         self._settings = settings
+        self._about = {"connection": settings.name, "address": settings.address}  # for structured logs
         self._opener = opener
         self._route = (
             route  # told which function takes entries now, so that the plain path has no step between
@@ -68,8 +81,7 @@ class SharedWire:
     async def aclose(self, drain: float) -> None:
         """Finish what is in flight within `drain` seconds, then end the wire. Later entries fail."""
         try:
-            if self.wire is not None:
-                await self.wire.drain(drain)
+            await asyncio.gather(*[wire.drain(drain) for wire in self.wires()])
         finally:
             self._closed = True
             closed = errors.LoopError(f"connection '{self._settings.name}' was closed")
@@ -88,13 +100,8 @@ class SharedWire:
         if self._closed:
             entry.fail(errors.LoopError(f"connection '{self._settings.name}' is closed"))
             return
-        if self._open_until > self._loop.time():
-            entry.fail(
-                errors.CircuitOpenError(
-                    f"connection '{self._settings.name}' ({self._settings.address}) failed {self._failures} times in "
-                    f"a row; the next attempt is in {self._open_until - self._loop.time():.2g} s (breaker)"
-                )
-            )
+        if self._connecting is None and (refusal := self._circuit.refusal()) is not None:
+            entry.fail(refusal)
             return
         entry.since = self._loop.time()
         self._parked.append(entry)
@@ -112,27 +119,25 @@ class SharedWire:
         try:
             while True:
                 try:
-                    wire = await self._opener()
+                    wire = await self._opener(self._fresh)
                     break
                 except Exception as error:
-                    if attempt > policy.attempts or retry.is_final(error) or self._trip():
+                    last = attempt > policy.attempts or retry.is_final(error)
+                    if last or self._circuit.refusal() is not None:
                         self._fail_parked(error)
                         return
-                    log.debug("connection '%s', try %d failed: %s", self._settings.name, attempt, error)
+                    log.debug(
+                        "connection '%s', try %d failed: %s",
+                        self._settings.name,
+                        attempt,
+                        error,
+                        extra=self._about,
+                    )
                     await asyncio.sleep(retry.delay(policy, attempt, random.random))
                     attempt += 1
         finally:
             self._connecting = None
         self._adopt(wire)
-
-    def _trip(self) -> bool:
-        """Count a failure; True when that opens the breaker."""
-        self._failures += 1
-        breaker = self._settings.breaker
-        if breaker is None or self._failures < breaker.failures:
-            return False
-        self._open_until = self._loop.time() + breaker.reset
-        return True
 
     def _connect_ended(self, task: asyncio.Task[None]) -> None:
         """Somebody who cancels all tasks cancelled this one too: nobody else would tell those who wait."""
@@ -142,14 +147,14 @@ class SharedWire:
 
     def _adopt(self, wire: Wire) -> None:
         wire.on_end = self._on_end
-        wire.on_refusal = self._on_refusal
+        wire.on_refusal = partial(self._on_refusal, wire)
         wire.on_heavy = self._retire
         self.wire = wire
         self._route(wire.send)
-        self._failures, self._open_until = 0, 0.0
+        self._fresh = False
         self._tell("connect")
         if self._opened:
-            log.info("connection '%s' to %s is back", self._settings.name, wire.address)
+            log.info("connection '%s' to %s is back", self._settings.name, wire.address, extra=self._about)
         self._opened = True
         parked, self._parked = self._parked, deque()
         for entry in parked:
@@ -187,17 +192,18 @@ class SharedWire:
         """The wire ended: entries that cannot be applied twice travel on, the others fail and say so."""
         if self.wire is wire:
             self.wire = None
+            self._fresh = True
             self._route(self._park)
             if not self._closed:
-                log.warning("connection '%s' lost: %s", self._settings.name, error)
-                self._meter.disconnects += 1
+                log.warning("connection '%s' lost: %s", self._settings.name, error, extra=self._about)
                 self._tell("disconnect", reason=str(error))
         self._retired.discard(wire)
         for entry in sent:
             if not self._closed and retry.may_resend(entry, self._settings):
                 entry.attempt += 1
+                entry.doubt = entry.doubt or not entry.spec.read_only
                 self._again(entry, error)
-                self.send(_anew(entry))
+                self.send(anew(entry))
             else:
                 entry.fail(lost_reply(entry, error))
         for entry in unsent:
@@ -206,19 +212,21 @@ class SharedWire:
             else:
                 self.send(entry)
 
-    def _on_refusal(self, entry: Entry, error: Exception) -> bool:
+    def _on_refusal(self, wire: Wire, entry: Entry, error: Exception) -> bool:
         """An error reply: when the server did not apply the command, try again until its deadline."""
         if self._closed:
             return False
-        if _stranger(error) and entry.attempt == 1 and self.wire is not None:
+        if retry.is_stranger(error) and entry.attempt == 1:
             # The server no longer knows who this is: a new wire asks for the credentials anew. Not applied.
             entry.attempt += 1
+            entry.since = self._loop.time()
             self._again(entry, error)
-            self._loop.call_soon(self._renew, self.wire, entry)
+            self._loop.call_soon(self._renew, wire, entry)
             return True
         pause = retry.pause_after(entry, error, self._settings, self._loop.time())
         if pause is None:
             return False
+        entry.since = self._loop.time()
         self._again(entry, error)
         self._loop.call_later(pause, self._send_again, entry)
         return True
@@ -233,7 +241,9 @@ class SharedWire:
 
     def _renew(self, wire: Wire, entry: Entry) -> None:
         """Replace a wire that the server no longer lets in; what is in flight on it is answered first."""
-        self._retire(wire, spare=False)
+        if self.wire is wire:
+            self._fresh = True
+            self._retire(wire, spare=False)
         self._send_again(entry)
 
     def _retire(self, wire: Wire, spare: bool = True) -> None:
@@ -242,6 +252,9 @@ class SharedWire:
         So a large reply holds up those that were written behind it, and nobody else.
         """
         if self.wire is not wire or self._closed:
+            return
+        if spare and len(self._retired) >= min(_MOST_RETIRED, self._settings.limits.leased_wires):
+            wire.on_heavy = self._retire  # so many at a time: the next large reply may find a place
             return
         self.wire = None
         self._route(self._park)
@@ -260,18 +273,6 @@ class SharedWire:
             wire.close()
 
     def _send_again(self, entry: Entry) -> None:
+        entry.since = 0.0
         if not entry.future.done():  # its caller may have gone away meanwhile
             self.send(entry)
-
-
-def _stranger(error: Exception) -> bool:
-    """NOAUTH: the server does not know this connection (any more). WRONGPASS is final."""
-    return isinstance(error, errors.AuthenticationError) and error.status_code == "NOAUTH"
-
-
-def _anew(entry: Entry) -> Entry:
-    """A batch starts its replies over."""
-    if isinstance(entry, Batch):
-        entry.replies.clear()
-        entry.aim()
-    return entry
