@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -15,7 +14,7 @@ import pytest
 from gravito import errors
 from gravito.atlas import embedded
 from gravito.atlas.client import Client
-from gravito.atlas.wire import connect, handshake
+from gravito.atlas.wire import handshake
 from gravito.atlas.wire.handshake import Credentials
 from gravito.testing import ScriptedPeer, reply
 
@@ -55,15 +54,19 @@ async def test_a_refused_port() -> None:
     assert error.node == f"127.0.0.1:{port}"
 
 
-def test_a_refused_name_with_several_addresses() -> None:
+async def test_a_refused_name_with_several_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     """asyncio joins the failures of several addresses to one error without a number."""
-    several = OSError(
-        "Multiple exceptions: [Errno 111] Connect call failed ('::1', 1, 0, 0), "
-        "[Errno 111] Connect call failed ('127.0.0.1', 1)".replace("111", str(errno.ECONNREFUSED))
-    )
-    assert isinstance(connect._translate(several, "connection 'orders'"), errors.RefusedError)
-    other = OSError("Multiple exceptions: [Errno 113] No route, [Errno 111] Connect call failed")
-    assert not isinstance(connect._translate(other, "connection 'orders'"), errors.RefusedError)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+
+        async def two_addresses(host: str, port: int, **_: Any) -> list[Any]:
+            kind = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+            return [(*kind, ("127.0.0.1", port)), (*kind, ("127.0.0.2", port))]
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", two_addresses)
+        error = await failure(f"redis://two-addresses.invalid:{port}")
+    assert isinstance(error, errors.RefusedError)
 
 
 async def test_a_socket_that_is_not_there(tmp_path: Path) -> None:

@@ -123,6 +123,15 @@ async def test_a_push_in_the_middle_of_a_pipeline(scripted: Make) -> None:
     assert peer.connections == 1
 
 
+@pytest.mark.parametrize("pieces", [1, 5, None])
+async def test_bytes_among_text_in_pieces(scripted: Make, pieces: int | None) -> None:
+    _, redis = await scripted(
+        lambda command: b"\xff\x00" if command[0] == b"DUMP" else "k\u00fche", pieces=pieces
+    )
+    replies = await redis.pipeline(False).get("a").dump("b").dump("c").get("d").exec()
+    assert replies == ["k\u00fche", b"\xff\x00", b"\xff\x00", "k\u00fche"]
+
+
 async def test_a_reply_of_several_megabytes(scripted: Make) -> None:
     big = b"\x00\xff\r\n|" * 1_000_000
     _, redis = await scripted(
