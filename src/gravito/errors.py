@@ -181,9 +181,13 @@ class NameResolutionError(ConnectionError):
 class TLSError(ConnectionError):
     """The TLS handshake failed: certificate, host name, expiry, or a peer that does not speak TLS."""
 
+    final: bool = True  # connecting again can only fail again
+
 
 class TLSTimeoutError(TLSError, ConnectTimeoutError):
     """The peer took the connection and answered nothing in TLS in time: a plain port, or a server that hangs."""
+
+    final = False
 
 
 class ConnectionLostError(ConnectionError):

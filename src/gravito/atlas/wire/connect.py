@@ -16,7 +16,7 @@ from gravito.atlas.wire import handshake, resp, tls
 from gravito.atlas.wire.connection import Wire
 from gravito.atlas.wire.credentials import current_credentials
 from gravito.atlas.wire.dial import dial
-from gravito.atlas.wire.entry import Entry, Spec
+from gravito.atlas.wire.entry import Batch, Spec
 from gravito.atlas.wire.handshake import Credentials, Step
 from gravito.atlas.wire.meter import Meter
 
@@ -33,9 +33,10 @@ async def open_wire(settings: Settings, meter: Meter | None = None) -> Wire:
     """
     where = _where(settings)
     wire: Wire | None = None
+    deadline = asyncio.get_running_loop().time() + settings.timeouts.connect
     try:
-        async with asyncio.timeout(settings.timeouts.connect):
-            credentials = await current_credentials(settings)
+        credentials = await current_credentials(settings)
+        async with asyncio.timeout_at(deadline):
             wire = await _open_socket(settings, meter)
             await _shake_hands(wire, settings, credentials, where)
     except TimeoutError as error:
@@ -110,13 +111,17 @@ async def _shake_hands(wire: Wire, settings: Settings, credentials: Credentials,
 
 
 async def _ask(wire: Wire, plan: list[Step]) -> list[Any]:
-    loop = asyncio.get_running_loop()
-    entries = [Entry(loop.create_future(), resp.encode(step.args), _SPEC, None, True) for step in plan]
-    for entry in entries:
-        wire.send(entry)
-    replies = await asyncio.gather(*[entry.future for entry in entries], return_exceptions=True)
-    if wire.ended is not None and not any(getattr(reply, "status_code", None) for reply in replies):
-        raise wire.ended  # else the server said why it hung up
+    # One write: a second one would fail on a connection that the server has closed with a last word (TLS 1.3 says
+    # so that it wants a client's certificate), and asyncio would not read that word any more.
+    future = asyncio.get_running_loop().create_future()
+    packed = b"".join([resp.encode(step.args) for step in plan])
+    wire.send(Batch(future, packed, _SPEC, None, True, need=len(plan)))
+    try:
+        replies: list[Any] = await future
+    except errors.GravitoError:
+        if wire.ended is not None:
+            raise wire.ended from wire.ended.__cause__
+        raise
     return replies
 
 
@@ -133,8 +138,10 @@ def _translate(error: BaseException, where: str, secured: bool) -> Any:
             # TLS 1.3 tells of a client's certificate only after the handshake
             if isinstance(error.__cause__, ssl.SSLError):
                 return tls.refusal(error.__cause__, where)
+            if secured:
+                return tls.cut_off(where)
             return errors.ConnectionLostError(
-                f"{where} closed the connection during the handshake: {error}. {tls.hint(secured)}"
+                f"{where} closed the connection during the handshake: {error}. If its port speaks TLS, use rediss://."
             )
         if isinstance(error, errors.ProtocolError) and where not in str(error):  # the wire knows no name
             return errors.ProtocolError(f"{where}: {error}")

@@ -610,6 +610,8 @@ class Wire(asyncio.Protocol):
         self._waiting.clear()
         self._outbox = []
         self._marks.clear()
+        self._reader = resp.new_reader()  # a half-read reply may be large: don't keep it until the wire is collected
+        self._gets = self._reader.gets
         if self.on_end is not None:
             self.on_end(self, error, sent, unsent)
             return
@@ -634,6 +636,7 @@ def lost_reply(entry: Entry, cause: Exception, written: bool = True) -> errors.G
     kind = type(cause) if isinstance(cause, errors.GravitoError) else errors.ConnectionLostError
     text = str(cause) + ("; the command may have been applied" if unsure else "")
     error = kind(text)
+    error.__dict__.update(cause.__dict__)  # a setting's error names its field, too
     error.__cause__ = cause
     return error.about(node=getattr(cause, "node", None), maybe_applied=unsure)
 

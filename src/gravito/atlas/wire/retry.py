@@ -35,8 +35,8 @@ FINAL = (
 
 
 def is_final(error: Exception) -> bool:
-    """Whether connecting again can only fail again. A timeout is never final, not even one of TLS."""
-    return isinstance(error, FINAL) and not isinstance(error, errors.TimeoutError)
+    """Whether connecting again can only fail again; some failures of TLS may pass."""
+    return isinstance(error, FINAL) and getattr(error, "final", True)
 
 
 def is_stranger(error: Exception) -> bool:

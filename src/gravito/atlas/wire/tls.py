@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from typing import NoReturn
 
@@ -73,9 +74,14 @@ def _load_own(context: ssl.SSLContext, tls: TLS, cert_file: str, name: str) -> N
                 message, field="tls.key_password", allowed="the key's password"
             ) from None
         _refuse(name, "tls.cert_file", cert_file, "PEM files with a certificate and its key", error)
-    except OSError as error:
-        missing = key if error.filename is not None and error.filename == tls.key_file else "tls.cert_file"
-        _refuse(name, missing, error.filename or cert_file, "PEM files with a certificate and its key", error)
+    except OSError as error:  # which does not say the file
+        missing = tls.key_file if tls.key_file is not None and _readable(cert_file) else cert_file
+        field = key if missing == tls.key_file else "tls.cert_file"
+        _refuse(name, field, missing, "PEM files with a certificate and its key", error)
+
+
+def _readable(path: str) -> bool:
+    return os.access(path, os.R_OK)
 
 
 def _refuse(name: str, field: str, value: str | None, allowed: str, error: OSError) -> NoReturn:
@@ -142,8 +148,16 @@ def stalled(where: str, seconds: float) -> errors.TLSTimeoutError:
     )
 
 
-def hint(secured: bool) -> str:
-    """What a connection may lack that was closed before its first reply."""
-    if secured:
-        return "Does the server ask for a client's certificate (tls.cert_file, tls.key_file)?"
-    return "Does the port speak TLS? Then use rediss://."
+def cut_off(where: str) -> errors.TLSError:
+    """The error for a peer that closed the connection between the TLS handshake and its first reply.
+
+    With TLS 1.3 a server looks at the client's certificate when the client is done already, and what it says of
+    it can be lost when the client's first words meet the closed connection. A proxy whose server is down closes
+    in the same place, so this is tried again.
+    """
+    error = errors.TLSError(
+        f"{where} closed the connection right after the TLS handshake. If it asks for a client's certificate, set "
+        "tls.cert_file and tls.key_file to one that it trusts; if it is a proxy, is there a server behind it?"
+    )
+    error.final = False
+    return error
