@@ -28,9 +28,11 @@ def _in_child() -> None:
     for client in list(_clients):
         for state in client._states.values():
             _inherited.append(state)
-            for number in state.sockets():
-                os.dup2(blank, number)
+            for wire in [wire for wire in state.wires() if wire.fileno() >= 0]:
+                os.dup2(blank, wire.fileno())
+            state.disown()
         client._states.clear()
+        client._past.forget()
     os.close(blank)
 
 

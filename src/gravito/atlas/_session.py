@@ -50,9 +50,10 @@ class Session(BaseClient):
                     f"the session's connection is gone, and its state with it; make a new session ({self._wire.ended})"
                 ).about(command=spec.name, node=self._wire.address)
             hold = commands.blocking_timeout(spec.name, rest)
-            command = self._client.settings.timeouts.command
-            self._wire.reset_timeout(None if command is None or hold == math.inf else command + hold)
+            command, longest = self._client.settings.timeouts.command, max(hold, self._client._patience)
+            self._wire.reset_timeout(None if command is None or longest == math.inf else command + longest)
             entry = Entry(asyncio.get_running_loop().create_future(), packed, spec, options, text)
+            self._client._limit(entry)
             self._wire.send(entry)
             try:
                 return await entry.future

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import warnings
 from asyncio import Future, get_running_loop
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from redis.asyncio.lock import Lock
@@ -15,27 +14,14 @@ from gravito import errors
 from gravito.atlas import _fork
 from gravito.atlas._base import BaseClient
 from gravito.atlas._specs import Specs
+from gravito.atlas._state import LoopState, summary
 from gravito.atlas.config import Retry, Settings, Timeouts
-from gravito.atlas.topology.standalone import Standalone
 from gravito.atlas.wire import commands
 from gravito.atlas.wire.connection import late_reply
 from gravito.atlas.wire.credentials import current_credentials
 from gravito.atlas.wire.entry import Entry, Spec
-from gravito.atlas.wire.meter import Event, Histogram, Hooks, Stats
+from gravito.atlas.wire.meter import Event, Hooks, Meter, Stats
 from gravito.atlas.wire.resp import check_size, encode, pack
-
-_COUNTERS = (
-    "commands",
-    "replies",
-    "errors",
-    "timeouts",
-    "retries",
-    "connects",
-    "disconnects",
-    "gaps",
-    "bytes_sent",
-    "bytes_received",
-)
 
 if TYPE_CHECKING:
     from redis.asyncio.client import Monitor, PubSub
@@ -47,43 +33,19 @@ if TYPE_CHECKING:
     from gravito.atlas.script import Script
 
 
-class _LoopState:
-    """What a client holds in one event loop: its wires, and its subscriptions once there are any."""
-
-    def __init__(self, settings: Settings, hooks: Hooks) -> None:
-        self.topology = Standalone(settings, hooks)
-        self.hub: Hub | None = None  # made by the first subscription
-        self.guard = _close_with_the_loop(self)
-        # Started here and suspended: a loop that ends in order (asyncio.run) closes its suspended generators
-        # and with this one the wires, so that a script needs no closing line.
-        try:
-            self.guard.__anext__().send(None)
-        except StopIteration:
-            pass
-
-    def sockets(self) -> list[int]:
-        """File numbers of all open wires."""
-        wires = [*self.topology.wires(), *(self.hub.wires() if self.hub is not None else ())]
-        return [number for wire in wires if (number := wire.fileno()) >= 0]
-
-    async def aclose(self) -> None:
-        if self.hub is not None:
-            await self.hub.aclose()
-        await self.topology.aclose()
-
-
-async def _close_with_the_loop(state: _LoopState) -> AsyncGenerator[None, None]:
-    try:
-        yield
-    finally:
-        await state.aclose()
-
-
 def _no_loop(command: str) -> errors.LoopError:
     return errors.LoopError(
         f"{command} was called with no event loop running. Call it inside an async function, as in "
         "`asyncio.run(main())`; after a fork, in a loop of the child's own."
     )
+
+
+def _policy(retry: Any) -> Retry:
+    if isinstance(retry, Retry):
+        return retry
+    allowed = "a Retry object, as Retry(attempts=0)"
+    message = f"with_options: retry is of type {type(retry).__name__}; allowed: {allowed}"
+    raise errors.ConfigurationError(message, field="retry", allowed=allowed)
 
 
 class Client(BaseClient):
@@ -102,7 +64,9 @@ class Client(BaseClient):
         self._specs = Specs(self.settings.protocol)
         self._text = self.settings.decode_responses
         self._lease_over = self.settings.limits.lease_over
-        self._states: dict[asyncio.AbstractEventLoop, _LoopState] = {}  # wires never leave their loop
+        self._states: dict[asyncio.AbstractEventLoop, LoopState] = {}  # wires never leave their loop
+        self._past = Meter()  # counters of loops that are done with
+        self._observe: Callable[[Client], None] | None = None  # telemetry: makes a view tell, too
         self._timeout: float | None = None  # a view's own deadline
         self._retry: Retry | None = None  # a view's own policy
         self._hooks = Hooks()
@@ -146,7 +110,7 @@ class Client(BaseClient):
             state.topology.send(entry)
         return entry
 
-    def _send_apart(self, state: _LoopState, entry: Entry, rest: tuple[Any, ...]) -> None:
+    def _send_apart(self, state: LoopState, entry: Entry, rest: tuple[Any, ...]) -> None:
         name = entry.spec.name
         if not commands.needs_lease(name, rest) and len(entry.packed) <= self._lease_over:
             state.topology.send(entry)
@@ -171,76 +135,90 @@ class Client(BaseClient):
             retry: the policy for each command of the view, for example `Retry(attempts=0)` or `Retry(writes=True)`.
 
         Raises:
-            ConfigurationError: a timeout that is not positive.
+            ConfigurationError: a timeout that is not positive, or a retry that is no `Retry`.
         """
         view = copy.copy(self)
+        for shadow in ("_send", "pipeline", "client"):  # they are bound to the client that they were made for
+            view.__dict__.pop(shadow, None)
         view._root = self._root or self
         if decode_responses is not None:
             view._text = decode_responses
         if timeout is not None:
             view._timeout = Timeouts(command=timeout).command
         if retry is not None:
-            view._retry = retry
+            view._retry = _policy(retry)
         if view._timeout is not None or view._retry is not None:
             view._send = view._send_with_options  # type: ignore[method-assign]  # the plain path asks no questions
+        if view._observe is not None:
+            view._observe(view)
         return view
 
     def _send_with_options(
         self, spec: Spec, args: tuple[Any, ...], options: dict[str, Any] | None, text: bool
     ) -> Any:
-        command, wanted = self.settings.timeouts.command, self._timeout
-        if wanted is None or command is None or wanted <= command:
+        patience = self._patience
+        if not patience:
             entry: Entry = Client._send(self, spec, args, options, text)
         else:
-            rest = args[len(spec.words) :]
-            hold = max(wanted - command, commands.blocking_timeout(spec.name, rest))
-            entry = Entry(get_running_loop().create_future(), encode(args), spec, options, text)
-            clean = commands.leaves_clean(spec.name, rest)
-            self._state().topology.send_apart(entry, hold=hold, clean=clean)
+            packed, rest = encode(args), args[len(spec.words) :]
+            check_size(packed, args)
+            state = self._state(spec.name)
+            entry = Entry(get_running_loop().create_future(), packed, spec, options, text)
+            hold = commands.blocking_timeout(spec.name, rest)
+            state.topology.send_apart(entry, hold, commands.leaves_clean(spec.name, rest), patience)
         self._limit(entry)
         return entry
+
+    @property
+    def _patience(self) -> float:
+        """Seconds that this view waits beyond the connection's own deadline; such a wait is for a leased wire."""
+        command = self.settings.timeouts.command
+        return max(self._timeout - command, 0.0) if self._timeout is not None and command is not None else 0.0
 
     def _limit(self, entry: Entry) -> None:
         """Put this view's own deadline and retry policy on an entry."""
         if self._retry is not None:
             entry.retry = self._retry
-        if self._timeout is not None:
-            timer = get_running_loop().call_later(self._timeout, self._expire, entry, self._timeout)
+        if self._timeout is not None and not entry.future.done():
+            loop = get_running_loop()
+            entry.deadline = loop.time() + self._timeout
+            timer = loop.call_at(entry.deadline, self._expire, entry, self._timeout)
             entry.future.add_done_callback(lambda _: timer.cancel())
 
     def _expire(self, entry: Entry, timeout: float) -> None:
-        entry.fail(late_reply(entry, self.settings.address, timeout))
+        if entry.future.done():
+            return
+        address = self.settings.address
+        if entry.since:  # it waits for a wire, for room, or to be tried again
+            away = self._state().topology.shared.wire is None
+            kind = errors.ConnectTimeoutError if away else errors.LeaseTimeoutError
+            what = f"{entry.spec.name}: could not be sent to {address} within {timeout:g} s"
+            entry.fail(kind(f"{what}; it was not applied" if not entry.doubt else what).about(node=address))
+            return
+        self._state().topology.meter.timeouts += 1
+        entry.fail(late_reply(entry, address, timeout))
 
-    def _open(self, loop: asyncio.AbstractEventLoop) -> _LoopState:
-        for other in [other for other in self._states if other.is_closed()]:
-            del self._states[other]
-        state = self._states[loop] = _LoopState(self.settings, self._hooks)
+    def _open(self, loop: asyncio.AbstractEventLoop) -> LoopState:
+        for other in [other for other in list(self._states) if other.is_closed()]:
+            gone = self._states.pop(other, None)
+            if gone is not None:
+                self._past.merge(gone.topology.meter)
+                gone.warn(self, closed_loop=True)
+        state = self._states[loop] = LoopState(self.settings, self._hooks)
         return state
 
-    def _state(self) -> _LoopState:
-        loop = get_running_loop()
+    def _state(self, command: str = "this client") -> LoopState:
+        try:
+            loop = get_running_loop()
+        except RuntimeError:
+            raise _no_loop(command) from None
         return self._states.get(loop) or self._open(loop)
 
     # -- what goes on ----------------------------------------------------------------------------------------
 
     def stats(self) -> Stats:
         """Counters of this client in all its loops, and what its wires hold now. Costs no command."""
-        topologies = [state.topology for state in self._states.values()]
-        meters = [topology.meter for topology in topologies]
-        totals = {name: sum(getattr(meter, name) for meter in meters) for name in _COUNTERS}
-        latency = Histogram()
-        for meter in meters:
-            if meter.latency is not None:
-                latency.merge(meter.latency)
-        return Stats(
-            **totals,
-            in_flight=sum(wire.in_flight for topology in topologies for wire in topology.wires()),
-            waiting=sum(topology.shared.waiting for topology in topologies),
-            leased=sum(topology.pool.lent for topology in topologies),
-            idle=sum(topology.pool.idle for topology in topologies),
-            latency_p50=latency.quantile(0.5),
-            latency_p99=latency.quantile(0.99),
-        )
+        return summary(list(self._states.values()), self._past)
 
     def on_connect(self, callback: Callable[[Event], object]) -> Callable[[Event], object]:
         """Call `callback(event)` whenever the shared wire was opened; usable as a decorator, like its kin."""
@@ -271,14 +249,13 @@ class Client(BaseClient):
             AuthenticationError: the server refused them; the wire goes on with those it has.
         """
         credentials = await current_credentials(self.settings)
-        state = self._state()
-        if state.topology.shared.wire is not None and credentials.password is not None:
+        topology = self._state().topology
+        if topology.shared.wire is not None and credentials.password is not None:
             args = ("AUTH", credentials.username or "default", credentials.password)
             entry = Entry(get_running_loop().create_future(), encode(args), Spec.of("AUTH"), None, True)
-            state.topology.send(entry)
+            topology.send(entry)
             await entry
-        while (wire := state.topology.pool.take_idle()) is not None:
-            wire.close()
+        topology.pool.drop_idle()
 
     # -- pipelines, transactions, scripts, messages ----------------------------------------------------------
 
@@ -425,9 +402,16 @@ class Client(BaseClient):
         for loop, state in list(self._states.items()):
             self._states.pop(loop, None)
             if loop is here:
-                await state.guard.aclose()
-            elif loop.is_running():
+                try:
+                    await state.guard.aclose()
+                finally:  # also when it is cancelled
+                    self._past.merge(state.topology.meter)
+                continue
+            self._past.merge(state.topology.meter)
+            if loop.is_running():
                 asyncio.run_coroutine_threadsafe(state.guard.aclose(), loop)
+            elif loop.is_closed():
+                state.warn(self, closed_loop=True)
 
     async def close(self, close_connection_pool: bool | None = None) -> None:
         """Alias of `aclose`, for code written for older redis-py."""
@@ -437,10 +421,4 @@ class Client(BaseClient):
         if self.__dict__.get("_root") is not None:
             return
         for loop, state in self.__dict__.get("_states", {}).items():
-            if not loop.is_closed() and state.topology.shared.wire is not None:
-                warnings.warn(
-                    f"unclosed client {self!r}; use `await client.aclose()`",
-                    ResourceWarning,
-                    source=self,
-                    stacklevel=2,
-                )
+            state.warn(self, closed_loop=loop.is_closed())

@@ -154,6 +154,7 @@ class Pipeline(_Commands):
         batch = self._batch(spec, [packed], text, frozenset())
         wire = self._wire
         assert wire is not None
+        self._client._limit(batch)
         wire.send(batch)
         try:
             (reply,) = await batch.future
@@ -264,22 +265,29 @@ class Pipeline(_Commands):
         topology = self._client._state().topology
         for batch in batches:
             self._client._limit(batch)
+        patience = self._client._patience
         if self._wire is not None:
             for batch in batches:
                 self._wire.send(batch)
-        elif self._leased_wire:
-            self._wire = await topology.pool.acquire()
-            command = self._client.settings.timeouts.command
-            self._wire.reset_timeout(
-                None if command is None or math.isinf(self._hold) else command + self._hold
-            )
+        elif len(batches) == 1 and not self._leased_wire and (patience or self._is_large(batches[0])):
+            topology.send_apart(batches[0], 0.0, clean=True, patience=patience)
+        elif self._leased_wire or patience:
             for batch in batches:
+                batch.since = get_running_loop().time()  # until it is written
+            self._wire = await topology.pool.acquire_for(batches[0])
+            if self._wire is None:
+                return
+            command, hold = self._client.settings.timeouts.command, max(self._hold, patience)
+            self._wire.reset_timeout(None if command is None or math.isinf(hold) else command + hold)
+            for batch in batches:
+                batch.since = 0.0
                 self._wire.send(batch)
-        elif len(batches) == 1 and len(batches[0].packed) > self._client._lease_over:
-            topology.send_apart(batches[0], hold=0.0, clean=True)
         else:
             for batch in batches:
                 topology.send(batch)
+
+    def _is_large(self, batch: Batch) -> bool:
+        return len(batch.packed) > self._client._lease_over
 
     async def _load_scripts(self) -> None:
         """Scripts are sent by digest: those that the server lacks are loaded first, all in one exchange."""

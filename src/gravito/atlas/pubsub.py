@@ -169,7 +169,7 @@ class Subscription:
 
     def _tell_gap(self, reason: str) -> None:
         if self._on_gap is None:
-            log.warning("%r may have missed messages: %s", self, reason)
+            log.warning("%r may have missed messages: %s", self, reason, extra=self._hub.about)
             return
         try:
             self._on_gap(reason)
@@ -223,7 +223,7 @@ class Subscription:
 
     def _report(self, error: BaseException | None) -> None:
         """A callback's error ends nothing: it goes to the log and the subscription goes on."""
-        log.error("a callback of %r failed", self, exc_info=error)
+        log.error("a callback of %r failed", self, exc_info=error, extra=self._hub.about)
 
 
 def _shown(value: bytes) -> Any:
@@ -240,6 +240,7 @@ class Hub:
     def __init__(self, settings: Settings, topology: Standalone) -> None:
         self.tasks: set[asyncio.Future[Any]] = set()  # callbacks under way, kept from the garbage collector
         self.reconnects = 0
+        self.about = {"connection": settings.name, "address": settings.address}  # for events and the log
         self._settings = settings
         self._topology = topology
         self._loop = asyncio.get_running_loop()
@@ -380,16 +381,24 @@ class Hub:
                     if self._wire is None:
                         await self._connect()
                 except errors.GravitoError as error:
-                    log.debug("resubscribe, try %d failed: %s", attempt, error)
+                    log.debug("resubscribe, try %d failed: %s", attempt, error, extra=self.about)
                 else:
                     self.reconnects += 1
                     log.warning(
-                        "subscriptions of connection '%s' are back after: %s", self._settings.name, reason
+                        "subscriptions of connection '%s' are back after: %s",
+                        self._settings.name,
+                        reason,
+                        extra=self.about,
                     )
-                    meter, hooks = self._topology.meter, self._topology.hooks
-                    meter.gaps += 1
-                    name, address = self._settings.name, self._settings.address
-                    hooks.tell(Event(kind="gap", connection=name, address=address, reason=reason))
+                    self._topology.meter.gaps += 1
+                    self._topology.hooks.tell(
+                        Event(
+                            kind="gap",
+                            connection=self._settings.name,
+                            address=self._settings.address,
+                            reason=reason,
+                        )
+                    )
                     for subscription in self._everyone():
                         subscription._gap(reason)
                     return
@@ -414,6 +423,13 @@ class Hub:
             channel, pattern = key, None
         for subscription in self._tables[kind].get(key, ()):
             subscription._deliver(data, channel, pattern)
+
+    def disown(self) -> None:
+        """In a forked child: the messages are the parent's, and iterating ends at once."""
+        self._closed = True
+        for subscription in self._everyone():
+            subscription._closed = True
+            subscription._buffer.clear()
 
     async def aclose(self) -> None:
         """End all subscriptions and the wire."""

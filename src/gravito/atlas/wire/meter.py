@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable
 from typing import Literal
 
 import msgspec
+
+from gravito import errors
 
 log = logging.getLogger("gravito.atlas")
 
@@ -31,7 +34,19 @@ class Hooks:
         self._callbacks: dict[str, list[Callable[[Event], object]]] = {}
 
     def add(self, kind: Kind, callback: Callable[[Event], object]) -> None:
-        """Call `callback` at each event of this kind."""
+        """Call `callback` at each event of this kind; a plain function, for nobody would await its result."""
+        own = getattr(callback, "__call__", None)  # noqa: B004  # an object's own method may be the async one
+        if (
+            not callable(callback)
+            or inspect.iscoroutinefunction(callback)
+            or inspect.iscoroutinefunction(own)
+        ):
+            raise errors.ConfigurationError(
+                f"on_{kind} was given {type(callback).__name__} {getattr(callback, '__name__', '')!r}; "
+                "allowed: a plain function of one argument, the event",
+                field=f"on_{kind}",
+                allowed="a plain function",
+            )
         self._callbacks.setdefault(kind, []).append(callback)
 
     def tell(self, event: Event) -> None:
@@ -97,9 +112,28 @@ class Meter:
         self.bytes_received = 0
         self.latency = Histogram() if latency else None  # from write to reply; kept only on request
 
+    def counters(self) -> dict[str, int]:
+        """The plain numbers by name."""
+        return {name: value for name, value in vars(self).items() if name != "latency"}
+
+    def forget(self) -> None:
+        """Start counting anew."""
+        for name in self.counters():
+            setattr(self, name, 0)
+        self.latency = Histogram() if self.latency is not None else None
+
+    def merge(self, other: Meter) -> None:
+        """Add another's numbers to these."""
+        for name, value in other.counters().items():
+            setattr(self, name, getattr(self, name) + value)
+        if other.latency is not None:
+            if self.latency is None:
+                self.latency = Histogram()
+            self.latency.merge(other.latency)
+
 
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
-    """A client's counters since its wires were first opened, in all loops together."""
+    """A client's counters since it was made, in all loops together, and what its wires hold now."""
 
     commands: int
     replies: int
@@ -113,7 +147,8 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     bytes_received: int
     in_flight: int  # now
     waiting: int  # now: for a wire or for room
+    connections: int  # wires open now, those of subscriptions too
     leased: int  # wires lent now
-    idle: int  # leased wires that are open and free
+    idle: int  # wires open and free now
     latency_p50: float | None = None  # seconds; None unless measure_latency is on
     latency_p99: float | None = None

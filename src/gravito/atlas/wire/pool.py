@@ -211,7 +211,7 @@ class LeasePool:
 
     async def _run(self, entry: Entry, hold: float, clean: bool, patience: float) -> None:
         try:
-            wire = await self._acquire_for(entry)
+            wire = await self.acquire_for(entry)
             if wire is None:
                 return
             pause = await self._carry(wire, entry, hold, clean, patience)
@@ -282,7 +282,7 @@ class LeasePool:
             self.release(wire, clean)
         return again
 
-    async def _acquire_for(self, entry: Entry) -> Wire | None:
+    async def acquire_for(self, entry: Entry) -> Wire | None:
         """A wire, unless the caller goes away first."""
         task = asyncio.ensure_future(self.acquire())
         entry.future.add_done_callback(lambda _: task.cancel())

@@ -1,0 +1,98 @@
+"""What a client holds in one event loop, how it ends there, and the sum over all loops."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import AsyncGenerator, Iterable
+from typing import TYPE_CHECKING
+
+from gravito.atlas.config import Settings
+from gravito.atlas.topology.standalone import Standalone
+from gravito.atlas.wire.connection import Wire
+from gravito.atlas.wire.meter import Histogram, Hooks, Meter, Stats
+
+if TYPE_CHECKING:
+    from gravito.atlas.pubsub import Hub
+
+
+class LoopState:
+    """A client's wires in one loop, and its subscriptions once there are any."""
+
+    def __init__(self, settings: Settings, hooks: Hooks) -> None:
+        self.topology = Standalone(settings, hooks)
+        self.hub: Hub | None = None  # made by the first subscription
+        self.guard = _close_with_the_loop(self)
+        # Started here and suspended: a loop that ends in order (asyncio.run) closes its suspended generators
+        # and with this one the wires, so that a script needs no closing line.
+        try:
+            self.guard.__anext__().send(None)
+        except StopIteration:
+            pass
+
+    def wires(self) -> list[Wire]:
+        """All wires that are open, those of subscriptions too."""
+        wires = [*self.topology.wires(), *(self.hub.wires() if self.hub is not None else ())]
+        return [wire for wire in wires if wire.ended is None]
+
+    def disown(self) -> None:
+        """In a forked child: nothing here may be used, and whoever tries is told."""
+        if self.hub is not None:
+            self.hub.disown()
+        for wire in self.wires():
+            wire.disown()
+
+    def warn(self, source: object, closed_loop: bool) -> None:
+        """Warn of wires that nobody closed; `closed_loop` says that nobody can any more."""
+        wires = self.wires()
+        if not wires:
+            return
+        settings = self.topology.settings
+        where = f"connection '{settings.name}' ({settings.address})"
+        in_flight = sum(wire.in_flight + wire.unsent for wire in wires)
+        if closed_loop:
+            what = (
+                f"the event loop was closed while {where} was open in it, with {in_flight} commands in flight"
+            )
+        else:
+            what = f"unclosed client of {where}"
+        warnings.warn(
+            f"{what}; use `await client.aclose()` or `async with`",
+            ResourceWarning,
+            source=source,
+            stacklevel=3,
+        )
+
+    async def aclose(self) -> None:
+        """End the subscriptions and the wires."""
+        try:
+            if self.hub is not None:
+                await self.hub.aclose()
+        finally:
+            await self.topology.aclose()
+
+
+async def _close_with_the_loop(state: LoopState) -> AsyncGenerator[None, None]:
+    try:
+        yield
+    finally:
+        await state.aclose()
+
+
+def summary(states: Iterable[LoopState], past: Meter) -> Stats:
+    """The counters of these loops and of those that are `past`."""
+    topologies = [state.topology for state in states]
+    total = Meter(latency=True)
+    for meter in (past, *[topology.meter for topology in topologies]):
+        total.merge(meter)
+    latency = total.latency or Histogram()
+    wires = [wire for state in states for wire in state.wires()]
+    return Stats(
+        **total.counters(),
+        in_flight=sum(wire.in_flight for wire in wires),
+        waiting=sum(topology.shared.waiting + topology.pool.waiting for topology in topologies),
+        connections=len(wires),
+        leased=sum(topology.pool.lent for topology in topologies),
+        idle=sum(topology.pool.idle for topology in topologies),
+        latency_p50=latency.quantile(0.5),
+        latency_p99=latency.quantile(0.99),
+    )
