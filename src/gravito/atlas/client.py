@@ -17,9 +17,9 @@ from gravito.atlas._specs import Specs
 from gravito.atlas._state import LoopState, summary
 from gravito.atlas.config import Retry, Settings, Timeouts
 from gravito.atlas.wire import commands
-from gravito.atlas.wire.connection import late_reply
 from gravito.atlas.wire.credentials import current_credentials
 from gravito.atlas.wire.entry import Entry, Spec
+from gravito.atlas.wire.failures import late_reply
 from gravito.atlas.wire.meter import Event, Hooks, Meter, Stats
 from gravito.atlas.wire.resp import check_size, encode, pack
 
@@ -190,7 +190,7 @@ class Client(BaseClient):
             return
         address = self.settings.address
         if entry.since:  # it waits for a wire, for room, or to be tried again
-            away = self._state().topology.shared.wire is None
+            away = self._state().topology.shared.connecting
             kind = errors.ConnectTimeoutError if away else errors.LeaseTimeoutError
             what = f"{entry.spec.name}: could not be sent to {address} within {timeout:g} s"
             entry.fail(kind(f"{what}; it was not applied" if not entry.doubt else what).about(node=address))

@@ -162,6 +162,7 @@ class Pipeline(_Commands):
             await self.reset()
             raise errors.WatchError(f"the connection was lost while watching keys: {error}") from error
         if isinstance(reply, Exception):
+            self._client._state().topology.meter.errors += 1
             raise reply
         return convert(spec, reply, options)
 
@@ -323,6 +324,7 @@ class Pipeline(_Commands):
         return replies
 
     def _note(self, error: Exception, position: int) -> None:
+        self._client._state().topology.meter.errors += 1
         if isinstance(error, errors.GravitoError):
             error.about(command=self._queued[position].name, node=self._client.settings.address)
         if isinstance(error, errors.ResponseError) and position in self.scripts:

@@ -21,8 +21,9 @@ from gravito.atlas.config import Settings
 from gravito.atlas.topology.standalone import Standalone
 from gravito.atlas.wire import resp, retry
 from gravito.atlas.wire.commands import Route
-from gravito.atlas.wire.connection import Wire, lost_reply
+from gravito.atlas.wire.connection import Wire
 from gravito.atlas.wire.entry import Confirm, Entry, Spec
+from gravito.atlas.wire.failures import lost_reply
 from gravito.atlas.wire.meter import Event
 
 log = logging.getLogger("gravito.atlas")

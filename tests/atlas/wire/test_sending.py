@@ -116,7 +116,7 @@ async def test_a_cancelled_pipeline_sends_none_of_its_later_parts(scripted: Make
     await asyncio.gather(task, return_exceptions=True)
     wire = redis._state().topology.shared.wire
     assert wire is not None
-    assert all(entry.future.done() for entry in wire._waiting)
+    assert all(entry.future.done() for entry in wire.waiting)
     await settle()
     assert len(peer.commands) <= 4096
 

@@ -16,8 +16,9 @@ from collections.abc import Awaitable, Callable
 from gravito import errors
 from gravito.atlas.config import Settings
 from gravito.atlas.wire import retry
-from gravito.atlas.wire.connection import Wire, lost_reply
+from gravito.atlas.wire.connection import Wire
 from gravito.atlas.wire.entry import Entry, anew
+from gravito.atlas.wire.failures import lost_reply
 
 log = logging.getLogger("gravito.atlas")
 

@@ -14,8 +14,9 @@ from gravito import errors
 from gravito.atlas.config import Settings
 from gravito.atlas.wire import retry
 from gravito.atlas.wire.circuit import Circuit
-from gravito.atlas.wire.connection import Wire, lost_reply
+from gravito.atlas.wire.connection import Wire
 from gravito.atlas.wire.entry import Entry, anew
+from gravito.atlas.wire.failures import lost_reply
 from gravito.atlas.wire.meter import Event, Hooks, Kind, Meter
 
 log = logging.getLogger("gravito.atlas")
@@ -66,6 +67,11 @@ class SharedWire:
     def waiting(self) -> int:
         """Entries that wait for a wire, or on it for room."""
         return len(self._parked) + (self.wire.unsent if self.wire is not None else 0)
+
+    @property
+    def connecting(self) -> bool:
+        """True while there is no wire and one is being opened."""
+        return self._connecting is not None
 
     def wires(self) -> list[Wire]:
         """The open wire, and those that finish a large reply."""
