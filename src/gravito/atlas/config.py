@@ -65,8 +65,8 @@ class Timeouts(_Checked, frozen=True, kw_only=True):
 
     Args:
         connect: for a connection, its TLS and its handshake together.
-        command: for a reply; None allowed.
-        lease: for a leased wire, or for room among the commands in flight; None allowed.
+        command: for a reply, and before that for room among the commands in flight; None allowed.
+        lease: for a leased wire; None allowed.
         drain: for the commands in flight when a client is closed; 0 does not wait.
 
     Raises:

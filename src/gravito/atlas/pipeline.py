@@ -224,9 +224,12 @@ class Pipeline(_Commands):
         packed = [_MULTI, *self._packed, _EXEC]
         raw = frozenset({len(packed) - 1}) if self._raw else frozenset[int]()
         batch = self._batch(_TRANSACTION, packed, self._text, raw)
-        await self._deliver([batch])
-        replies = await batch.future
-        *queued, result = replies
+        try:
+            await self._deliver([batch])
+            *queued, result = await batch.future
+        except errors.GravitoError as error:
+            error.replies = []  # type: ignore[attr-defined]  # EXEC's reply holds them all, or there are none
+            raise
         self.watching = False
         if isinstance(result, Exception):
             for position, reply in enumerate(queued[1:]):

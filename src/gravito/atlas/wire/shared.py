@@ -87,6 +87,8 @@ class SharedWire:
     async def aclose(self, drain: float) -> None:
         """Finish what is in flight within `drain` seconds, then end the wire. Later entries fail."""
         try:
+            if self._connecting is not None and self._parked:  # what waits for the first wire is in flight, too
+                await asyncio.wait({self._connecting}, timeout=drain)
             await asyncio.gather(*[wire.drain(drain) for wire in self.wires()])
         finally:
             self._closed = True
