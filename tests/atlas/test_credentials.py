@@ -67,7 +67,7 @@ class AsyncCall:
 PROVIDERS = {
     "a function": lambda: ("app", CANARY),
     "an async function": plain_async,
-    "a function that gives an awaitable": lambda: plain_async(),
+    "a function that gives an awaitable": lambda: plain_async(),  # noqa: PLW0108  # that it is no coroutine function matters
     "a partial": functools.partial(plain_async),
     "an object that is called": AsyncCall(),
     "redis-py's": UsernamePasswordCredentialProvider("app", CANARY),
@@ -132,7 +132,7 @@ async def hung_async() -> str:
 async def test_a_provider_that_hangs_has_the_deadline_of_connecting(user: Client, provider: Any) -> None:
     async with client_of(user, provider, timeouts={"connect": 0.1}, retry=Retry(attempts=0)) as client:
         for call in (client.get("k"), client.reauthenticate()):
-            with pytest.raises(errors.ConnectTimeoutError, match="credential provider .* did not answer"):
+            with pytest.raises(errors.ConnectTimeoutError, match=r"credential provider .* did not answer"):
                 await call
 
 

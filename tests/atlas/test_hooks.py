@@ -75,7 +75,7 @@ async def coroutine_function(event: Event) -> None: ...
 
 @pytest.mark.parametrize("callback", [coroutine_function, AsyncCall(), "print", None])
 def test_what_nobody_would_await_is_refused(redis: Client, callback: Any) -> None:
-    with pytest.raises(errors.ConfigurationError, match="on_retry was given .* a plain function") as caught:
+    with pytest.raises(errors.ConfigurationError, match=r"on_retry was given .* a plain function") as caught:
         redis.on_retry(callback)
     assert caught.value.field == "on_retry"
 

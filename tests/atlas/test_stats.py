@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.waiting import until
 
 from gravito import errors
 from gravito.atlas import Client, Retry, Stats
@@ -34,8 +35,8 @@ async def test_every_reply_has_its_command(redis: Client) -> None:
     await redis.pipeline().set("a", 1).get("a").execute()
     await redis.pipeline(transaction=False).get("a").get("b").get("c").execute()
     await redis.blpop("nothing", 0.01)
-    while (stats := redis.stats()).leased:
-        await asyncio.sleep(0)
+    await until(lambda: not redis.stats().leased)
+    stats = redis.stats()
     assert stats.commands == stats.replies
     assert stats.commands >= 1 + 4 + 3 + 1  # MULTI and EXEC count, and so does each handshake
     assert stats.bytes_sent > 100
@@ -82,11 +83,13 @@ async def test_a_lost_wire_is_counted_whichever_it_was(redis: Client) -> None:
 
 async def test_retries_and_connects() -> None:
     answers = iter([CUT, errors.ResponseError("LOADING"), "value"])
-    async with ScriptedPeer(lambda command: next(answers)) as peer:
-        async with client_of(peer, retry=Retry(base=0.001)) as client:
-            assert await client.get("k") == "value"
-            stats = client.stats()
-            assert (stats.retries, stats.connects, stats.disconnects, stats.errors) == (2, 2, 1, 0)
+    async with (
+        ScriptedPeer(lambda command: next(answers)) as peer,
+        client_of(peer, retry=Retry(base=0.001)) as client,
+    ):
+        assert await client.get("k") == "value"
+        stats = client.stats()
+        assert (stats.retries, stats.connects, stats.disconnects, stats.errors) == (2, 2, 1, 0)
 
 
 async def test_counters_outlive_the_wires_and_never_fall(redis: Client) -> None:
@@ -117,8 +120,7 @@ def test_counters_of_all_loops_together(redis: Client) -> None:
 async def test_who_waits_for_a_leased_wire_waits(redis: Client) -> None:
     client = Client.from_url(redis.settings.url, limits={"leased_wires": 1})
     first, second = client.blpop("one", 0), client.blpop("two", 0)
-    while client.stats().leased == 0:
-        await asyncio.sleep(0)
+    await until(lambda: client.stats().leased)
     assert client.stats().waiting == 1
     first.close()
     second.close()
