@@ -11,8 +11,8 @@ import pkgutil
 import tempfile
 import time
 import warnings
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -76,6 +76,22 @@ class Bench:
     def folder(self) -> Path:
         """An empty folder that goes with the row."""
         return Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="gravito-faults-")))
+
+    def at_end(self, act: Callable[[], object]) -> None:
+        """Call this when the row is over, whatever becomes of it."""
+        self._stack.callback(act)
+
+    @contextmanager
+    def logged(self) -> Iterator[list[str]]:
+        """The lines that are logged while the block runs."""
+        lines: list[str] = []
+        handler = logging.Handler()
+        handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+        logging.getLogger().addHandler(handler)
+        try:
+            yield lines
+        finally:
+            logging.getLogger().removeHandler(handler)
 
     def server(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import tempfile
 from contextlib import suppress
@@ -11,7 +12,7 @@ from pathlib import Path
 from gravito.atlas._engine_process import SOCKET, close, guarded
 from gravito.errors import EngineError
 
-__all__ = ["CONTROL", "can_bind", "lock", "prepare", "temporary_folder"]
+__all__ = ["CONTROL", "adopt_snapshot", "can_bind", "lock", "prepare", "temporary_folder"]
 
 CONTROL = ".gravito"  # folder in a kept folder: lock, socket, configuration, log
 PATH_LIMIT = 103  # bytes of a socket's path; macOS takes 103, Linux 107
@@ -73,6 +74,39 @@ def can_bind(path: Path) -> bool:
         except OSError:
             return False
     path.unlink()
+    return True
+
+
+def adopt_snapshot(directory: Path, snapshot: str, log: str, log_folder: str) -> bool:
+    """Let a folder that holds a snapshot alone (a `dump.rdb`, by SAVE or copied there) be read at the start.
+
+    A server that keeps an append-only file reads that and nothing else, and would start empty. A copy of the
+    snapshot under the log's name is a log that begins with a snapshot: every server since Redis 4 reads it, and
+    those with a folder of logs move it there.
+
+    Args:
+        directory: the kept folder, locked.
+        snapshot: directive `dbfilename`.
+        log: directive `appendfilename`.
+        log_folder: directive `appenddirname`.
+
+    Returns:
+        Whether there was a snapshot to adopt.
+    """
+    source, target = directory / snapshot, directory / log
+    if not source.is_file() or target.exists() or (directory / log_folder).exists():
+        return False
+    half = target.with_name(f"{log}.half")
+    try:
+        shutil.copyfile(source, half)
+        with half.open("rb") as file:
+            os.fsync(file.fileno())
+        half.rename(target)
+    except OSError as error:
+        half.unlink(missing_ok=True)
+        raise EngineError(
+            f"The snapshot {source} cannot be copied, which is needed once to keep its data: {error}."
+        ) from error
     return True
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "Directive",
     "answers",
     "close",
+    "cut_short",
     "failure",
     "guarded",
     "listens",
@@ -255,6 +256,12 @@ def spawn(
     return child
 
 
+def cut_short(child: Child) -> bool:
+    """Whether the server said at its start that it left out the torn end of its append-only file."""
+    size = os.fstat(child.log).st_size
+    return b"aof-load-truncated" in os.pread(child.log, size - child.log_start, child.log_start)
+
+
 def _write_config(path: Path, text: str) -> None:
     path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -290,25 +297,33 @@ def listens(path: str | None) -> bool:
         return True
 
 
-def answers(path: str, timeout: float) -> bytes:
-    """The first line of the server's reply to PING, or b"" when nobody answers within `timeout` seconds."""
+def answers(path: str, timeout: float, password: str | None = None) -> bytes:
+    """The first line of the server's reply to PING, or b"" when nobody answers within `timeout` seconds.
+
+    Without its password a server refuses PING in the same words, whether it has read its data or not.
+    """
+    asked = b"PING\r\n"
+    if password:
+        secret = os.fsencode(password)
+        asked = b"*2\r\n$4\r\nAUTH\r\n$%d\r\n%s\r\n%s" % (len(secret), secret, asked)
+    wanted = 2 if password else 1
     reply = b""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(max(timeout, 0.001))
         try:
             probe.connect(path)
-            probe.sendall(b"PING\r\n")
-            while b"\r\n" not in reply:
+            probe.sendall(asked)
+            while reply.count(b"\r\n") < wanted:
                 piece = probe.recv(4096)
                 if not piece:
                     return b""
                 reply += piece
         except OSError:
             return b""
-    return reply.partition(b"\r\n")[0]
+    return reply.split(b"\r\n")[wanted - 1]
 
 
-def wait_ready(child: Child, timeout: float) -> bytes:
+def wait_ready(child: Child, timeout: float, password: str | None = None) -> bytes:
     """Wait until the child's server answers PING with anything but LOADING.
 
     Returns:
@@ -322,7 +337,7 @@ def wait_ready(child: Child, timeout: float) -> bytes:
         alive = (
             child.alive()
         )  # asked first: a server that ended after a good answer is the next call's matter
-        reply = answers(child.socket, min(1.0, timeout))
+        reply = answers(child.socket, min(1.0, timeout), password)
         if reply and not reply.startswith(b"-LOADING"):
             return reply
         last = reply or last  # while it reads its data the server answers only now and then

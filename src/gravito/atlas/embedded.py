@@ -34,6 +34,12 @@ __all__ = ["Directive", "Engine", "engine_for", "find_binary", "stop_all"]
 
 logger = logging.getLogger("gravito.atlas.embedded")
 
+# Directives that name the files of a kept folder, and what they are unless they are given.
+_FILES = {
+    "dbfilename": "dump.rdb",
+    "appendfilename": "appendonly.aof",
+    "appenddirname": "appendonlydir",
+}
 START_TIMEOUT = 30.0  # seconds; starting takes some 40 ms, reading a large kept folder may take long
 
 
@@ -75,6 +81,12 @@ class Engine:
         self._child: Child | None = None  # the server that this process started
         self._path: str | None = None  # the socket in use, our own or another process's; None when stopped
         _engines.add(self)
+
+    @property
+    def _password(self) -> str | None:
+        """What the default user needs to be answered, by the directives."""
+        value = self._directives.get("requirepass")
+        return None if value is None else str(value)
 
     @property
     def path(self) -> str | None:
@@ -153,6 +165,8 @@ class Engine:
             return
         if self.directory is None:
             logger.warning("The private engine has ended and its data are lost; starting an empty one.")
+        elif not self.directory.exists():
+            logger.warning("The folder %s was removed and its data are lost; starting empty.", self.directory)
         else:
             logger.info("The engine of %s has gone; starting it again.", self.directory)
         child, self._child, self._path = self._child, None, None
@@ -189,6 +203,9 @@ class Engine:
             "appendonly": "yes",
             "appendfsync": "everysec",
         }
+        names = [str(self._directives.get(name, usual)) for name, usual in _FILES.items()]
+        if self._directives.get("appendonly", "yes") == "yes" and folders.adopt_snapshot(directory, *names):
+            logger.info("The engine of %s takes over the snapshot %s.", directory, names[0])
         return self._start(runtime, own, lock=lock, log=control / process.LOG)
 
     def _start(self, runtime: Path, own: Mapping[str, Directive], *, lock: int | None, log: Path) -> str:
@@ -227,9 +244,15 @@ class Engine:
 
     def _await(self, child: Child, binary: Path, tail: Callable[[], str]) -> None:
         try:
-            reply = process.wait_ready(child, self._timeout)
+            reply = process.wait_ready(child, self._timeout, self._password)
             if not reply:
                 raise process.failure(child, binary, tail(), self._timeout)
+            if self.directory is not None and process.cut_short(child):
+                logger.warning(
+                    "The append-only file in %s was torn at its end: the last command in it was left out. See %s.",
+                    self.directory,
+                    self.directory / folders.CONTROL / process.LOG,
+                )
         except BaseException:
             self._child = self._path = None
             child.end()
@@ -244,7 +267,7 @@ class Engine:
             path = os.fsdecode((control / "lock").read_bytes())
         except OSError:
             path = ""
-        reply = process.answers(path, 1.0) if path else b""
+        reply = process.answers(path, 1.0, self._password) if path else b""
         if reply and not reply.startswith(b"-LOADING"):
             if self.port:
                 raise EngineError(

@@ -148,19 +148,19 @@ async def large_beside_small(bench: Bench) -> None:
         "other_process": elsewhere,
     }
     for name, act in kinds.items():
-        over = False
+        over = asyncio.Event()
         done = 0
 
-        async def large(act: Callable[[], Awaitable[None]] = act) -> None:
+        async def large(act: Callable[[], Awaitable[None]] = act, over: asyncio.Event = over) -> None:
             nonlocal done
-            while not over:
+            while not over.is_set():
                 await act()
                 done += 1
                 await asyncio.sleep(0.05)
 
         task = asyncio.ensure_future(large())
         times = await _small(client, seconds)
-        over = True
+        over.set()
         await task
         figures[f"{name}_p50_ms"] = times[len(times) // 2] * 1000
         figures[f"{name}_p99_ms"] = _p99(times) * 1000
