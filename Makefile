@@ -15,11 +15,12 @@ define install
 	@touch $@
 endef
 
-.PHONY: help demo test lint types format bench clean
+.PHONY: help demo test test-servers lint types format bench clean
 
 help:
 	@echo "make demo    see what Gravito does, on the embedded engine"
 	@echo "make test    lint, types and all tests"
+	@echo "make test-servers   all tests on each server that is supported, RESP3 and RESP2"
 	@echo "make lint    ruff and the import contracts"
 	@echo "make types   mypy, strict"
 	@echo "make format  let ruff write the files as lint wants them"
@@ -31,6 +32,13 @@ demo: $(VENV)/.installed
 
 test: lint types
 	@$(BIN)/python -m pytest $(ARGS)
+
+# the whole suite on each server of the matrix; `make test` runs a part of it on all of them
+test-servers: $(VENV)/.installed-dev
+	@for server in valkey9 redis7 redis6; do for resp in 3 2; do \
+	  echo "== $$server, RESP$$resp"; \
+	  $(BIN)/python -m pytest -q --server $$server --resp $$resp $(ARGS) || exit 1; \
+	done; done
 
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check .

@@ -2,7 +2,46 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
+from tests.servers.catalogue import SERVERS, find, skip_if_lacking
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Run the suite on another server than the newest, or with another protocol than the default."""
+    group = parser.getgroup("gravito")
+    group.addoption(
+        "--server", choices=sorted(SERVERS), default="valkey9", help="the server to run the suite on"
+    )
+    group.addoption("--resp", type=int, choices=(2, 3), default=None, help="the RESP version of the clients")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Every embedded engine, those of other processes too, runs the chosen server."""
+    config.addinivalue_line(
+        "markers", "needs(*features): what an older server lacks, by the catalogue's names"
+    )
+    name = config.getoption("--server")
+    if name == "valkey9":
+        return
+    binary = find(name)
+    if binary is None:
+        raise pytest.UsageError(f"{SERVERS[name].title} is not installed: {SERVERS[name].install}")
+    os.environ["GRAVITO_ENGINE"] = str(binary)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Which server this run is about."""
+    resp = config.getoption("--resp")
+    return f"server: {SERVERS[config.getoption('--server')].title}, RESP{resp if resp else ' as by default'}"
+
+
+@pytest.fixture(scope="session")
+def server_name(request: pytest.FixtureRequest) -> str:
+    """Name, in the catalogue, of the server that the run is on."""
+    name: str = request.config.getoption("--server")
+    return name
 
 
 @pytest.fixture(autouse=True)
@@ -12,3 +51,10 @@ def _no_configuration_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(f"REDIS_{name}", raising=False)
     for name in ("GRAVITO_ENV", "GRAVITO_CONFIG"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _only_what_the_server_has(request: pytest.FixtureRequest) -> None:
+    marker = request.node.get_closest_marker("needs")
+    if marker is not None:
+        skip_if_lacking(request.getfixturevalue("server_name"), *marker.args)

@@ -1,7 +1,7 @@
 """Helpers for tests: a scripted RESP peer, an encoder of replies, and pytest fixtures on the embedded engine.
 
-The fixtures are `gravito_engine` (one private engine for the whole run) and `redis` (a client on its empty
-database). Take them with `pytest_plugins = ["gravito.testing"]` in the top-level `conftest.py`. Everything else
+The fixtures are `gravito_engine` (one private engine for the whole run), `redis` (a client on its empty
+database) and `gravito_protocol` (its RESP version). Take them with `pytest_plugins = ["gravito.testing"]` in the top-level `conftest.py`. Everything else
 here works without pytest.
 """
 
@@ -276,7 +276,7 @@ try:
 except ImportError:  # an application's own tests may use another runner
     pass
 else:
-    __all__ += ["gravito_engine", "redis"]
+    __all__ += ["gravito_engine", "gravito_protocol", "redis"]
 
     @pytest.fixture(scope="session")
     def gravito_engine() -> Iterator[Engine]:
@@ -286,8 +286,13 @@ else:
         with Engine() as engine:
             yield engine
 
+    @pytest.fixture(scope="session")
+    def gravito_protocol() -> int | None:
+        """The RESP version of `redis`; override it to try an application with another one."""
+        return None
+
     @pytest.fixture
-    def redis(gravito_engine: Engine) -> Iterator[Client]:
+    def redis(gravito_engine: Engine, gravito_protocol: int | None) -> Iterator[Client]:
         """A client on the engine's database, which is empty at the start of each test.
 
         It is made for text; `redis.with_options(decode_responses=False)` reads bytes.
@@ -296,19 +301,22 @@ else:
 
         path = gravito_engine.ensure()
         empty(path)
-        client = Client.from_url(f"unix://{path}")
+        client = Client.from_url(f"unix://{path}", protocol=gravito_protocol)
         yield client
         _close(client)
 
 
 def empty(path: str) -> None:
     """Empty all databases of the server at this Unix socket, and forget its scripts and functions. Blocking."""
-    from redis import Redis  # noqa: PLC0415  # the one blocking call here
+    from redis import Redis, ResponseError  # noqa: PLC0415  # the one blocking call here
 
     with Redis(unix_socket_path=path) as plain:
         plain.flushall()
         plain.script_flush()
-        plain.function_flush()
+        try:
+            plain.function_flush()
+        except ResponseError:  # older than Redis 7, which brought functions
+            pass
 
 
 def _close(client: Client) -> None:

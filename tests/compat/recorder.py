@@ -56,8 +56,15 @@ def bag(reply: Any) -> Any:
     return sorted(reply, key=repr) if isinstance(reply, list) else reply
 
 
+def bags(reply: Any) -> Any:
+    """The same for lists at every depth."""
+    if isinstance(reply, dict):
+        return {key: bags(value) for key, value in reply.items()}
+    return sorted(map(bags, reply), key=repr) if isinstance(reply, list | tuple) else reply
+
+
 class Recorder:
-    """Notes every method call on it as a `Call`; `shape`, `outline` and `bag` say how to compare the next."""
+    """Notes every method call on it as a `Call`; `shape`, `outline`, `bag`, `bags` say how to compare the next."""
 
     _MODULES = frozenset({"json", "ft", "ts", "bf", "cf", "cms", "topk", "tdigest", "vset"})
 
@@ -77,6 +84,10 @@ class Recorder:
     @property
     def bag(self) -> Recorder:
         return Recorder(self._calls, bag)
+
+    @property
+    def bags(self) -> Recorder:
+        return Recorder(self._calls, bags)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def note(*args: Any, **kwargs: Any) -> Recorder | None:

@@ -65,6 +65,7 @@ def check(step: Step, reply: Any, where: str) -> None:
     """Raise what a step's reply means, in words that say what to do."""
     if not isinstance(reply, Exception):
         return
+    _forget_arguments(reply)
     if isinstance(reply, errors.AuthenticationError):
         raise errors.AuthenticationError(
             f"{where} refused the credentials ({reply}). Check username and password of this connection."
@@ -77,12 +78,12 @@ def check(step: Step, reply: Any, where: str) -> None:
         return  # a name is for people who look at CLIENT LIST, and who may not ping is known to be welcome
     if step.args[0] == "HELLO":
         raise errors.ProtocolError(
-            f"{where} does not speak RESP3 ({_without_arguments(reply)}). Set protocol=2 for this connection, or use "
+            f"{where} does not speak RESP3 ({reply}). Set protocol=2 for this connection, or use "
             "Redis 6 or later."
         )
     if step.args[0] == "AUTH":
         raise errors.AuthenticationError(
-            f"{where} cannot check the credentials ({_without_arguments(reply)}). Is AUTH renamed or switched off there?"
+            f"{where} cannot check the credentials ({reply}). Is AUTH renamed or switched off there?"
         )
     if step.args[0] == "SELECT":
         raise errors.ConfigurationError(
@@ -91,9 +92,9 @@ def check(step: Step, reply: Any, where: str) -> None:
     raise reply
 
 
-def _without_arguments(reply: Exception) -> str:
-    """The text of an error reply up to where a server repeats the arguments, the password among them.
+def _forget_arguments(reply: Exception) -> None:
+    """Cut an error reply where a server repeats the arguments of what it does not know, a password among them.
 
-    For the same reason the errors above do not chain the reply.
+    In place, so that no frame of a traceback keeps the whole text.
     """
-    return str(reply).partition(", with args beginning with")[0]
+    reply.args = (str(reply).partition(", with args beginning with")[0],)
