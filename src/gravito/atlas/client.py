@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from gravito.atlas._compat import PoolAdapter
     from gravito.atlas._session import Session
     from gravito.atlas.pipeline import Pipeline
-    from gravito.atlas.pubsub import Hub, Subscription
+    from gravito.atlas.pubsub import Hub
     from gravito.atlas.script import Script
+    from gravito.atlas.subscription import Subscription
 
 
 def _no_loop(command: str) -> errors.LoopError:
@@ -398,6 +399,8 @@ class Client(BaseClient):
 
         Wires of other loops are closed in their own loop where it runs.
         """
+        if not self._states:  # as in a forked child, which may get here with no loop running
+            return
         here = get_running_loop()
         for loop, state in list(self._states.items()):
             self._states.pop(loop, None)
