@@ -4,8 +4,8 @@ from gravito.atlas.client import Client
 from gravito.atlas.config import TLS, Breaker, Limits, Retry, Settings, Timeouts
 from gravito.atlas.facade import DB, Redis
 from gravito.atlas.pipeline import Pipeline
-from gravito.atlas.pubsub import Message, Subscription
 from gravito.atlas.script import Script
+from gravito.atlas.subscription import Message, Subscription
 from gravito.atlas.wire.meter import Event, Stats
 
 __all__ = [
