@@ -124,7 +124,9 @@ async def aof_torn(bench: Bench) -> None:
         shutil.copytree(kept, folder)
         _shorten(folder, cut)
         with bench.logged() as lines, Control(CANARY, folder) as again:
-            bench.ledger.promise(any("torn" in line for line in lines), f"{cut} bytes short: no warning, but {lines}")
+            bench.ledger.promise(
+                any("torn" in line for line in lines), f"{cut} bytes short: no warning, but {lines}"
+            )
             found = again.plain.dbsize()
             bench.ledger.figures.wrong += found != 19 or again.plain.get("key 19") is not None
         bench.ledger.figures.operations += 1
