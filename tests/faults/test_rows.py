@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from tests.faults.bench import load, run
 from tests.faults.ledger import ZEROS
 

@@ -198,7 +198,7 @@ async def strangers(bench: Bench) -> None:
                 errors.ResponseError,
             )
             bench.ledger.promise(isinstance(outcome, kinds), f"{name}: {outcome!r}")
-            bench.ledger.promise(connections <= 3, f"{name}: {connections} connections")
+            bench.ledger.promise(connections <= 4, f"{name}: {connections} connections")
 
 
 async def _meet(bench: Bench, words: bytes, eager: bool) -> tuple[Any, int]:

@@ -106,23 +106,28 @@ def _keep_alive(sock: Any) -> None:
 
 async def _shake_hands(wire: Wire, settings: Settings, credentials: Credentials, where: str) -> None:
     plan = handshake.steps(settings.protocol or 3, credentials, settings.db, settings.client_name)
-    for step, reply in zip(plan, await _ask(wire, plan), strict=True):
+    replies = await _ask(wire, plan)
+    for step, reply in zip(plan, replies, strict=False):
         handshake.check(step, reply, where)
+    if len(replies) < len(plan):
+        assert wire.ended is not None
+        raise wire.ended from wire.ended.__cause__
 
 
 async def _ask(wire: Wire, plan: list[Step]) -> list[Any]:
+    """The replies; fewer than were asked for if the wire ended, for the last of them may say why."""
     # One write: a second one would fail on a connection that the server has closed with a last word (TLS 1.3 says
     # so that it wants a client's certificate), and asyncio would not read that word any more.
     future = asyncio.get_running_loop().create_future()
     packed = b"".join([resp.encode(step.args) for step in plan])
-    wire.send(Batch(future, packed, _SPEC, None, True, need=len(plan)))
+    batch = Batch(future, packed, _SPEC, None, True, need=len(plan))
+    wire.send(batch)
     try:
-        replies: list[Any] = await future
+        await future
     except errors.GravitoError:
-        if wire.ended is not None:
-            raise wire.ended from wire.ended.__cause__
-        raise
-    return replies
+        if wire.ended is None:
+            raise
+    return batch.replies
 
 
 def _all_refused(error: Exception) -> bool:

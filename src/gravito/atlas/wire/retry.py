@@ -44,7 +44,7 @@ def is_stranger(error: Exception) -> bool:
     return isinstance(error, errors.AuthenticationError) and error.status_code == "NOAUTH"
 
 
-_NO_TIMEOUT = 5.0  # seconds to go on for when commands have no deadline
+NO_TIMEOUT = 5.0  # seconds to go on for when commands have no deadline
 
 
 def delay(policy: Retry, attempt: int, draw: Callable[[], float]) -> float:
@@ -74,7 +74,7 @@ def pause_after(
     if not isinstance(error, NOT_APPLIED) or policy.attempts == 0:
         return None
     if not entry.deadline:
-        entry.deadline = now + (settings.timeouts.command or _NO_TIMEOUT)
+        entry.deadline = now + (settings.timeouts.command or NO_TIMEOUT)
     pause = delay(policy, entry.attempt, draw)
     if now + pause >= entry.deadline:
         return None

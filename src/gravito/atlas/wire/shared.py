@@ -45,6 +45,8 @@ class SharedWire:
         self._hooks = hooks
         self._circuit = circuit
         self._fresh = False  # the next wire must be a new one: idle ones are as doubtful as the last one was
+        self._answered = 0  # what the wire had answered when it came: its handshake
+        self._stillborn = 0  # wires in a row that ended without answering anything more
         self._retired: set[Wire] = set()  # wires busy with a large reply, until they are done
         self._settings = settings
         self._about = {"connection": settings.name, "address": settings.address}  # for structured logs
@@ -87,7 +89,9 @@ class SharedWire:
     async def aclose(self, drain: float) -> None:
         """Finish what is in flight within `drain` seconds, then end the wire. Later entries fail."""
         try:
-            if self._connecting is not None and self._parked:  # what waits for the first wire is in flight, too
+            if (
+                self._connecting is not None and self._parked
+            ):  # what waits for the first wire is in flight, too
                 await asyncio.wait({self._connecting}, timeout=drain)
             await asyncio.gather(*[wire.drain(drain) for wire in self.wires()])
         finally:
@@ -125,6 +129,8 @@ class SharedWire:
         policy = self._settings.retry
         attempt = 1
         try:
+            if self._stillborn > 1:  # a peer that greets and hangs up is not asked again at once
+                await asyncio.sleep(retry.delay(policy, self._stillborn - 1, random.random))
             while True:
                 try:
                     wire = await self._opener(self._fresh)
@@ -158,6 +164,7 @@ class SharedWire:
         wire.on_refusal = partial(self._on_refusal, wire)
         wire.on_heavy = self._retire
         self.wire = wire
+        self._answered = wire.answered
         self._route(wire.send)
         self._fresh = False
         self._tell("connect")
@@ -201,6 +208,7 @@ class SharedWire:
         if self.wire is wire:
             self.wire = None
             self._fresh = True
+            self._stillborn = self._stillborn + 1 if wire.answered == self._answered else 0
             self._route(self._park)
             if not self._closed:
                 log.warning("connection '%s' lost: %s", self._settings.name, error, extra=self._about)
@@ -215,10 +223,16 @@ class SharedWire:
             else:
                 entry.fail(lost_reply(entry, error))
         for entry in unsent:
-            if self._closed:
+            if self._closed or self._stillborn > self._settings.retry.attempts or self._is_late(entry):
                 entry.fail(lost_reply(entry, error, written=False))
             else:
                 self.send(entry)
+
+    def _is_late(self, entry: Entry) -> bool:
+        """Whether an entry was on wires that ended, without being written, for as long as a command may take."""
+        now = self._loop.time()
+        entry.deadline = entry.deadline or now + (self._settings.timeouts.command or retry.NO_TIMEOUT)
+        return now >= entry.deadline
 
     def _on_refusal(self, wire: Wire, entry: Entry, error: Exception) -> bool:
         """An error reply: when the server did not apply the command, try again until its deadline."""
