@@ -50,7 +50,8 @@ LOG_LIMIT = 1 << 20  # bytes; a kept folder's log that is larger is begun anew a
 STOP_WITHIN = 2.0  # seconds the watchdog gets to end a server before this process does it by force
 SECRETS = frozenset({"requirepass", "masterauth", "primaryauth", "user", "tls-key-file-pass"})
 
-# Arguments: $1 binary, $2 runtime folder, $3 signal that ends the server, $4 "all" to remove the whole folder.
+# Arguments: $1 binary, $2 runtime folder, $3 signal that ends the server, $4 "all" to remove the whole folder,
+# $5 a further argument of the server, or nothing.
 # Standard input is the lifeline; standard output the lock (or /dev/null), kept open by the server so that a
 # folder is locked for exactly as long as a server may write to it; standard error the log.
 # Two processes guard: the main shell waits for the server's end, the subshell for the lifeline's. The main shell
@@ -64,7 +65,7 @@ exec 3<&0 4>&1 1>&2
 clean() {
     if [ "$3" = all ]; then rm -rf "$2"; else rm -f "$2/engine.sock" "$2/engine.conf" "$2/engine.pid"; fi
 }
-"$1" "$2/engine.conf" </dev/null 3<&- &
+"$1" "$2/engine.conf" ${5:+"$5"} </dev/null 3<&- &
 server=$!
 trap '' TERM INT HUP
 (
@@ -216,6 +217,7 @@ def spawn(
     kill: bool,
     lock: int | None,
     log: Path,
+    mode: str = "",
 ) -> Child:
     """Start a server under a watchdog. Does not wait until it answers: see `answers`.
 
@@ -227,6 +229,7 @@ def spawn(
         kill: at the end the server is killed, rather than asked and given a moment to write its data.
         lock: a locked file descriptor that the server shall keep open, or None.
         log: the file that gets the server's output.
+        mode: "--sentinel", or nothing for a server of data.
     """
     _write_config(runtime / CONFIG, render(directives))
     output = _open_log(log)
@@ -236,7 +239,7 @@ def spawn(
         process = subprocess.Popen(
             [
                 *("/bin/sh", "-c", WATCHDOG, "gravito-engine", str(binary), str(runtime)),
-                *("KILL" if kill else "TERM", "all" if temporary else "files"),
+                *("KILL" if kill else "TERM", "all" if temporary else "files", mode),
             ],
             stdin=read_end,
             stdout=subprocess.DEVNULL if lock is None else lock,

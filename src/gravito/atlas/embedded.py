@@ -59,6 +59,8 @@ class Engine:
         start_timeout: seconds within which the server must answer.
     """
 
+    _mode = ""  # how the binary runs; a sentinel's engine says so here
+
     def __init__(
         self,
         directory: str | os.PathLike[str] | None = None,
@@ -231,6 +233,7 @@ class Engine:
                 kill=self.directory is None,
                 lock=lock,
                 log=log,
+                mode=self._mode,
             )
         except BaseException as error:
             if temporary:
