@@ -15,7 +15,7 @@ define install
 	@touch $@
 endef
 
-.PHONY: help demo test test-servers lint types format bench clean
+.PHONY: help demo test test-servers lint types format bench faults clean
 
 help:
 	@echo "make demo    see what Gravito does, on the embedded engine"
@@ -25,6 +25,7 @@ help:
 	@echo "make types   mypy, strict"
 	@echo "make format  let ruff write the files as lint wants them"
 	@echo "make bench   measure against other clients; further options in ARGS"
+	@echo "make faults  break servers and networks in every way, and print what came of it; rows in ARGS"
 	@echo "make clean   remove what these made"
 
 demo: $(VENV)/.installed
@@ -54,6 +55,9 @@ format: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-bench
 	@$(BIN)/python -m bench $(ARGS)
+
+faults: $(VENV)/.installed-dev
+	@$(BIN)/python -m tests.faults --full $(ARGS)
 
 clean:
 	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

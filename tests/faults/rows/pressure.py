@@ -34,8 +34,7 @@ async def crowd(bench: Bench) -> None:
         await bench.ledger.watch(client.rpush("list", number))
 
     def look() -> None:
-        most["commands"] = max(most["commands"], wire._commands)
-        most["bytes"] = max(most["bytes"], wire._bytes)
+        most["commands"], most["bytes"] = map(max, most.values(), wire.load)
 
     server.pause(300.0, "WRITE")
     with bench.ledger.memory():
