@@ -26,7 +26,6 @@ from gravito.atlas.wire.meter import Event
 log = logging.getLogger("gravito.atlas")
 
 _CHUNK = 1000  # channels of one SUBSCRIBE
-_KIND_OF: dict[bytes, Kind] = {b"message": "subscribe", b"pmessage": "psubscribe", b"smessage": "ssubscribe"}
 
 
 class Hub:
@@ -45,6 +44,7 @@ class Hub:
             "psubscribe": {},
             "ssubscribe": {},
         }
+        self._channels = self._tables["subscribe"]  # the one that most messages go by
         self._turn = asyncio.Lock()  # one change of the server's state at a time
         self._back: asyncio.Task[None] | None = None  # brings a lost wire back
         self._closed = False
@@ -209,17 +209,17 @@ class Hub:
         return list(seen.values())
 
     def _on_push(self, push: list[Any]) -> None:
-        kind = _KIND_OF.get(push[0])
-        if kind is None:
-            return
-        if kind == "psubscribe":
-            _, key, channel, data = push
-            pattern: bytes | None = key
-        else:
-            _, key, data = push
-            channel, pattern = key, None
-        for subscription in self._tables[kind].get(key, ()):
-            subscription._deliver(data, channel, pattern)
+        kind = push[0]
+        if kind == b"message":
+            for subscription in self._channels.get(push[1], ()):
+                subscription._deliver(push[2], push[1], None)
+        elif kind == b"smessage":
+            for subscription in self._tables["ssubscribe"].get(push[1], ()):
+                subscription._deliver(push[2], push[1], None)
+        elif kind == b"pmessage":
+            _, pattern, channel, data = push
+            for subscription in self._tables["psubscribe"].get(pattern, ()):
+                subscription._deliver(data, channel, pattern)
 
     def disown(self) -> None:
         """In a forked child: the messages are the parent's, and iterating ends at once."""

@@ -133,15 +133,19 @@ class Subscription:
 
     def _deliver(self, data: Any, channel: Any, pattern: Any) -> None:
         if self._text:
-            data, channel = _shown(data), _shown(channel)
+            data = _shown(data)
         callback = self._callback
         if callback is None or self._task is not None:
-            self._put(
-                Message(data, channel, _shown(pattern) if self._text and pattern is not None else pattern)
-            )
+            if self._text:
+                channel = _shown(channel)
+                pattern = _shown(pattern) if pattern is not None else None
+            self._put(Message(data, channel, pattern))
             return
         try:
-            result = callback(data, channel) if self._wants_channel else callback(data)
+            if self._wants_channel:
+                result = callback(data, _shown(channel) if self._text else channel)
+            else:
+                result = callback(data)
         except Exception as error:
             self._report(error)
             return

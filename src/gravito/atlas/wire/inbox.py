@@ -120,16 +120,20 @@ class Inbox:
 
     def _receive_unasked(self) -> None:
         """Nothing is in flight: only pushes may come, or the lines of MONITOR."""
+        gets, text = self._gets, self.decode_pushes
         while True:
             try:
-                reply = self._gets(self.decode_pushes)
+                reply = gets(text)
             except UnicodeDecodeError as error:
                 reply = failures.undecodable(error)
             if reply is INCOMPLETE:
                 return
             self._whole = self._read  # many small pushes are no large reply
             if reply.__class__ is PushNotification or (self.pushes_as_arrays and _is_push(reply)):
-                self._pushed(reply)
+                if self._queue:  # a listener has sent something meanwhile
+                    self._pushed(reply)
+                elif self.on_push is not None:
+                    self.on_push(reply)
             elif self.on_stray is not None:
                 self.on_stray(reply)
             else:
