@@ -14,11 +14,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--server", choices=sorted(SERVERS), default="valkey9", help="the server to run the suite on"
     )
-    group.addoption("--resp", type=int, choices=(2, 3), default=None, help="the RESP version of the clients")
+    group.addoption("--resp", type=int, choices=(2, 3), default=3, help="RESP on the wire")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Every embedded engine, those of other processes too, runs the chosen server."""
+    config.addinivalue_line("markers", "newest: compares with the newest server's own words")
     config.addinivalue_line(
         "markers", "needs(*features): what an older server lacks, by the catalogue's names"
     )
@@ -33,8 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header(config: pytest.Config) -> str:
     """Which server this run is about."""
-    resp = config.getoption("--resp")
-    return f"server: {SERVERS[config.getoption('--server')].title}, RESP{resp if resp else ' as by default'}"
+    return f"server: {SERVERS[config.getoption('--server')].title}, RESP{config.getoption('--resp')}"
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +55,8 @@ def _no_configuration_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _only_what_the_server_has(request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("newest") and request.config.getoption("--server") != "valkey9":
+        pytest.skip(f"what it compares with is of {SERVERS['valkey9'].title}")
     marker = request.node.get_closest_marker("needs")
     if marker is not None:
         skip_if_lacking(request.getfixturevalue("server_name"), *marker.args)

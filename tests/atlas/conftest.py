@@ -11,6 +11,5 @@ __all__ = ["gravito_engine", "redis"]
 
 @pytest.fixture(scope="session")
 def gravito_protocol(request: pytest.FixtureRequest) -> int | None:
-    """As the option --resp says."""
-    chosen: int | None = request.config.getoption("--resp")
-    return chosen
+    """As the option --resp says; RESP3 is the default, with the reply shapes of no explicit protocol."""
+    return 2 if request.config.getoption("--resp") == 2 else None

@@ -40,6 +40,7 @@ def server_flags(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str,
     engine.stop()
 
 
+@pytest.mark.newest
 @pytest.mark.parametrize("flag", ["readonly", "blocking"])
 def test_the_table_has_the_servers_flag(server_flags: dict[str, set[str]], flag: str) -> None:
     ours = {"readonly": Route.READ_ONLY, "blocking": Route.BLOCKING}[flag]
@@ -47,15 +48,18 @@ def test_the_table_has_the_servers_flag(server_flags: dict[str, set[str]], flag:
     assert listed == {name for name, flags in server_flags.items() if flag in flags}
 
 
+@pytest.mark.newest
 def test_what_may_be_repeated_writes_nothing(server_flags: dict[str, set[str]]) -> None:
     repeatable = {name for name, flags in TABLE.items() if flags & (Route.READ_ONLY | Route.NEUTRAL)}
     assert not {name for name in repeatable if "write" in server_flags.get(name, ())}
 
 
+@pytest.mark.newest
 def test_neutral_commands_of_the_table_exist_on_the_server(server_flags: dict[str, set[str]]) -> None:
     assert {name for name, flags in TABLE.items() if flags & Route.NEUTRAL} <= set(server_flags)
 
 
+@pytest.mark.newest
 def test_commands_of_connections_are_placed(server_flags: dict[str, set[str]]) -> None:
     """A new server command that touches connections or holds replies cannot slip in unplaced."""
     suspects = {

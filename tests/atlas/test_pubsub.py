@@ -159,6 +159,7 @@ async def test_patterns(any_redis: Redis) -> None:
     assert (message.pattern, message.channel, message.data) == ("news.*", "news.today", "x")
 
 
+@pytest.mark.needs("SSUBSCRIBE")
 async def test_sharded_channels(any_redis: Redis) -> None:
     async with await any_redis.ssubscribe("shard") as sub:
         await any_redis.spublish("shard", "x")

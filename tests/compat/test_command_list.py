@@ -78,7 +78,11 @@ def server_commands() -> list[str]:
         embedded.Engine(folder) as engine,
         redis.Redis(unix_socket_path=engine.ensure()) as client,
     ):
-        return sorted(name.decode().upper().replace("|", " ") for name in client.command_list())
+        try:
+            names = client.command_list()
+        except redis.ResponseError:  # older than Redis 7: no subcommands
+            names = [name.encode() for name in client.command()]
+        return sorted(name.decode().upper().replace("|", " ") for name in names)
 
 
 SERVER_COMMANDS = server_commands()
@@ -107,6 +111,7 @@ def test_a_command_has_a_method_or_is_known_to_have_none(callable_command: str) 
         assert callable_command not in EXECUTE_ONLY
 
 
+@pytest.mark.newest
 def test_the_list_of_commands_without_a_method_is_not_stale() -> None:
     assert set(SERVER_COMMANDS) >= EXECUTE_ONLY
 

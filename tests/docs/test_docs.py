@@ -248,6 +248,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.newest
 @pytest.mark.parametrize("page", PAGES)
 def test_every_block_runs(page: str, fresh: Path) -> None:
     async def run() -> None:

@@ -22,7 +22,7 @@ FEATURE_OF = {"+client|setinfo": "CLIENT SETINFO"}  # others are named like thei
 
 def documented_rules(server: str) -> list[str]:
     """The rules that docs/security.md gives, without those that the server is too old for."""
-    block = re.search(r"```acl\n(.*?)```", DOCUMENT.read_text("utf-8"), re.S)
+    block = re.search(r"```text\n(ACL SETUSER.*?)```", DOCUMENT.read_text("utf-8"), re.S)
     assert block is not None
     lines = [line for line in block[1].splitlines() if not line.startswith("#")]
     words = " ".join(lines).split()

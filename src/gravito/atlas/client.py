@@ -49,6 +49,14 @@ def _policy(retry: Any) -> Retry:
     raise errors.ConfigurationError(message, field="retry", allowed=allowed)
 
 
+class _Lock(Lock):
+    """redis-py's lock. It keeps its scripts on its class, where clients of redis-py itself would find ours."""
+
+    lua_release = None
+    lua_extend = None
+    lua_reacquire = None
+
+
 class Client(BaseClient):
     """A connection to Redis or Valkey for any number of tasks, threads' loops included.
 
@@ -354,7 +362,7 @@ class Client(BaseClient):
     def lock(self, name: Any, timeout: float | None = None, **options: Any) -> Lock:
         """redis-py's lock on key `name`; `timeout` is its life in seconds."""
         options_ = dict(options)
-        lock_class = options_.pop("lock_class", None) or Lock
+        lock_class = options_.pop("lock_class", None) or _Lock
         made: Lock = lock_class(cast(Any, self), name, timeout=timeout, **options_)
         return made
 

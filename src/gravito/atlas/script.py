@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import redis.exceptions as redis_errors
 from redis.commands.core import AsyncScript
 
 from gravito import errors
@@ -81,7 +82,7 @@ class Script(AsyncScript):
         try:
             try:
                 return await client.execute_command(*call)
-            except errors.NoScriptError:
+            except redis_errors.NoScriptError:  # ours is one too
                 await self.load(client)
                 return await client.execute_command(*call)
         except errors.ResponseError as error:

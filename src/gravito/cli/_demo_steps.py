@@ -48,7 +48,8 @@ async def connect(redis: Client, say: Say) -> None:
     redis = DB.connection("redis")
     server = await redis.info("server")
     engine = engine_for(None)  # not shown
-    say(f"{server['server_name']} {server['valkey_version']}, process {engine.pid}, no TCP port")
+    name = server.get("server_name", "redis")  # Redis itself does not say
+    say(f"{name} {server[f'{name}_version']}, process {engine.pid}, no TCP port")
     say(f"private socket {engine.path}")
 
 
