@@ -40,7 +40,7 @@ async def test_every_reply_has_its_command(redis: Client) -> None:
     assert stats.commands == stats.replies
     assert stats.commands >= 1 + 4 + 3 + 1  # MULTI and EXEC count, and so does each handshake
     assert stats.bytes_sent > 100
-    assert stats.bytes_received > 100
+    assert stats.bytes_received > 50
     assert (stats.connections, stats.connects, stats.idle, stats.leased) == (2, 2, 1, 0)
     assert (stats.in_flight, stats.waiting, stats.errors, stats.disconnects) == (0, 0, 0, 0)
 
