@@ -112,8 +112,10 @@ def _fixed(first: int, last: int, step: int) -> Rule:
 
 def _counted(at: int, step: int, before: Positions) -> Rule:
     def rule(args: Sequence[Any]) -> Positions:
-        keys = range(at + 1, min(len(args), at + 1 + _number(args, at) * step), step)
-        return (*(place for place in before if place < len(args)), *keys)
+        end = at + 1 + _number(args, at) * step
+        if end > len(args):
+            return ()  # the server refuses it
+        return (*before, *range(at + 1, end, step))
 
     return rule
 
