@@ -31,7 +31,7 @@ import msgspec
 import pytest
 
 from gravito import errors
-from gravito.atlas import TLS, Limits, Retry, Settings, Timeouts, facade
+from gravito.atlas import TLS, Breaker, Limits, Retry, Settings, Timeouts, facade
 from gravito.atlas.manager import ConnectionManager
 
 ROOT = Path(__file__).parents[2]
@@ -308,12 +308,22 @@ def rows(heading: str) -> list[list[str]]:
 def test_the_table_of_options_is_the_code() -> None:
     def described(kind: type[msgspec.Struct], prefix: str = "") -> Iterator[tuple[str, str]]:
         for option in msgspec.structs.fields(kind):
-            if isinstance(option.default, (Timeouts, Limits, Retry)) or option.name in ("name", "tls"):
+            if isinstance(option.default, (Timeouts, Limits, Retry)) or option.name in (
+                "name",
+                "tls",
+                "breaker",
+            ):
                 continue
             yield f"`{prefix}{option.name}`", f"`{option.default!r}`"
 
     expected = dict(described(Settings))
-    for name, kind in (("timeouts", Timeouts), ("limits", Limits), ("retry", Retry), ("tls", TLS)):
+    for name, kind in (
+        ("timeouts", Timeouts),
+        ("limits", Limits),
+        ("retry", Retry),
+        ("breaker", Breaker),
+        ("tls", TLS),
+    ):
         expected |= dict(described(kind, f"{name}."))
     assert {row[0]: row[1] for row in rows("Options")} == expected
 
