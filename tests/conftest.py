@@ -32,6 +32,16 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["GRAVITO_ENGINE"] = str(binary)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip before any fixture asks the server what it cannot answer."""
+    if config.getoption("--server") == "valkey9":
+        return
+    skip = pytest.mark.skip(reason=f"what it compares with is of {SERVERS['valkey9'].title}")
+    for item in items:
+        if item.get_closest_marker("newest"):
+            item.add_marker(skip)
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     """Which server this run is about."""
     return f"server: {SERVERS[config.getoption('--server')].title}, RESP{config.getoption('--resp')}"
@@ -55,8 +65,6 @@ def _no_configuration_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _only_what_the_server_has(request: pytest.FixtureRequest) -> None:
-    if request.node.get_closest_marker("newest") and request.config.getoption("--server") != "valkey9":
-        pytest.skip(f"what it compares with is of {SERVERS['valkey9'].title}")
     marker = request.node.get_closest_marker("needs")
     if marker is not None:
         skip_if_lacking(request.getfixturevalue("server_name"), *marker.args)

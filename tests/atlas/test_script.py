@@ -77,6 +77,7 @@ async def test_a_script_that_does_not_compile(redis: Redis) -> None:
         await redis.script("return 1\nreturn return", name="syntax.lua")()
 
 
+@pytest.mark.needs("codes of errors in scripts")
 async def test_an_error_of_a_command_in_a_script_keeps_its_class(redis: Redis) -> None:
     await redis.set("text", "x")
     script = redis.script("\nreturn redis.call('lpush', KEYS[1], 1)", name="push.lua")
@@ -114,6 +115,7 @@ async def test_redis_pys_names(redis: Redis) -> None:
         await redis.evalsha("0" * 40, 0)
 
 
+@pytest.mark.needs("FUNCTION")
 async def test_functions(redis: Redis) -> None:
     await redis.function_load(
         "#!lua name=mine\nredis.register_function('double', function(keys, args) return args[1] * 2 end)\n"

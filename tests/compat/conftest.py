@@ -29,6 +29,7 @@ def wipe(socket_path: str) -> Iterator[Callable[[], None]]:
             client.script_flush()
             with contextlib.suppress(redis.ResponseError):  # older than Redis 7
                 client.function_flush()
+            client.config_set("maxmemory-samples", 5)
             client.config_set("slowlog-log-slower-than", 10_000)
             client.slowlog_reset()
             client.config_resetstat()

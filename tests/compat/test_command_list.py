@@ -14,6 +14,8 @@ from gravito.atlas.client import Client
 
 from .clients import atlas
 
+pytestmark = pytest.mark.needs("COMMAND LIST")
+
 # Methods whose name is not the command's in lower case; of a container, the method takes the subcommand.
 METHODS = {
     "DEL": "delete",

@@ -140,6 +140,7 @@ _BY_VERSION: dict[Version, tuple[str, ...]] = {
         "SSUBSCRIBE",
         "SUNSUBSCRIBE",
         "ZINTERCARD",
+        "codes of errors in scripts",
         "ZMPOP",
     ),
     (7, 2): (
