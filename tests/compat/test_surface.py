@@ -290,3 +290,16 @@ async def test_closing_twice(r: Any) -> None:
     await r.aclose()
     await r.aclose()
     assert await r.ping()
+
+
+async def test_locks_of_both_clients_in_one_process(
+    socket_path: str, wipe: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # redis-py keeps a lock's scripts on the class; ours must not be what its own clients find there
+    monkeypatch.setattr("redis.asyncio.lock.Lock.lua_release", None)
+    async with atlas(socket_path) as ours, redis_py(socket_path) as theirs:
+        async with ours.lock("lock", timeout=10):
+            pass
+        wipe()
+        async with theirs.lock("lock", timeout=10):
+            pass
