@@ -192,6 +192,7 @@ async def never_closed(bench: Bench) -> None:
 async def interrupted(bench: Bench) -> None:
     server = bench.server()
     body = """
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     async def main():
         subscription = await client.subscribe("news", lambda message: None)
         async def forever():

@@ -123,17 +123,22 @@ async def cut_handshake(bench: Bench) -> None:
     probe = bench.client(server)
     await probe.set("n", 0)
     offsets = range(0, 230, bench.pick(23, 1))
+    acknowledged = 0
     for offset in offsets:
         client = Client(bench.settings(proxy, retry=Retry(attempts=3, base=0.001, cap=0.01)))
         proxy.first_budget = offset
         start = time.monotonic()
         value = await bench.outcome(bench.ledger.watch(client.incr("n")))
         bench.ledger.recovered(time.monotonic() - start)
-        bench.ledger.figures.wrong += not isinstance(value, int)
+        # Behind the handshake's last byte it is the reply itself that is cut.
+        bench.ledger.figures.wrong += not isinstance(value, int) and not value.maybe_applied
+        acknowledged += isinstance(value, int)
         await client.aclose()
     bench.ledger.figures.operations = len(offsets)
     applied = int(await probe.get("n"))
-    bench.ledger.figures.wrong += applied != len(offsets)
+    unsure = bench.ledger.figures.ambiguous
+    bench.ledger.figures.wrong += not acknowledged <= applied <= acknowledged + unsure
+    bench.ledger.promise(unsure <= 8, f"{unsure} are unsure, and the reply has 4 to 6 bytes")
     bench.ledger.figures.bound = 1.0
 
 

@@ -190,7 +190,7 @@ async def slow_network(bench: Bench) -> None:
     client: Client = bench.client(proxy, timeout=0.1)
     await client.execute("PING")
     wire = client._state().topology.shared.wire
-    proxy.delay = (0.02, 0.09)
+    proxy.delay = (0.02, 0.06)  # there and back: now and then later than the deadline
     total = bench.pick(300, 5_000)
     numbers = iter(range(total))
 
