@@ -39,6 +39,7 @@ def attempts(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
     async def noted(*args: Any, **kwargs: Any) -> Any:
         made.append(time.monotonic())
+        await asyncio.sleep(0.01)  # as a network takes, so that attempts can overlap
         return await plain(*args, **kwargs)
 
     monkeypatch.setattr(asyncio.get_running_loop(), "create_unix_connection", noted)

@@ -310,6 +310,27 @@ async def test_noauth_in_several_reads_replaces_the_wire_once(guard: Guard, guar
     assert guard.hellos == ["first", "second"]
 
 
+async def test_a_refusal_that_comes_late_does_not_replace_the_new_wire(guard: Guard, guarded: Client) -> None:
+    plain = guard.answer
+    again = asyncio.Event()
+
+    async def answer(command: list[bytes]) -> Any:
+        if command[-1] == b"late" and not again.is_set():  # until the new wire has answered somebody
+            await again.wait()
+            return errors.ResponseError("NOAUTH Authentication required.")
+        return plain(command)
+
+    guard.peer._answer = answer
+    assert await guarded.incr("n") == 1
+    guard.rotate()
+    first, late = guarded.incr("n"), guarded.incr("late")
+    late.packed = late.packed.replace(b"$1\r\n1\r\n", b"$4\r\nlate\r\n")  # INCRBY's amount comes last
+    assert await first == 1
+    again.set()
+    assert await late == 1
+    assert guard.hellos == ["first", "second"]
+
+
 async def test_a_new_wire_is_new_and_not_an_idle_one_with_the_old_credentials(
     guard: Guard, guarded: Client
 ) -> None:

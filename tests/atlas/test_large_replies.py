@@ -11,7 +11,7 @@ from tests.waiting import until
 
 from gravito import errors
 from gravito.atlas import Client, Retry
-from gravito.testing import SILENCE, Push, ScriptedPeer, Simple
+from gravito.testing import SILENCE, Push, Raw, ScriptedPeer, Simple
 
 MIB = 1024 * 1024
 
@@ -91,6 +91,34 @@ async def test_many_large_replies_take_few_wires(client: Client) -> None:
     assert client.stats().connects <= 12
     await until(lambda: not client._state().topology.shared._retired)
     assert await wires_of(client) == client.stats().connections
+
+
+async def test_large_replies_that_overlap_take_few_wires() -> None:
+    """None of them ends before all were asked for; those for which there is no wire left share the last one."""
+    release = asyncio.Event()
+
+    async def answer(command: list[bytes]) -> Any:
+        if command == [b"PING"]:
+            return Simple("PONG")
+        peer._writers[-1].write(b"$5000\r\n" + b"x" * 4000)
+        await release.wait()
+        return Raw(b"x" * 1000 + b"\r\n")
+
+    async with (
+        ScriptedPeer(answer) as peer,
+        Client.from_url(peer.url, limits={"lease_over": 1000}, health_check=0) as client,
+    ):
+        shared = client._state().topology.shared
+        calls = []
+        for _ in range(8):
+            calls.append(client.get("large"))
+            await until(lambda: len(shared._retired) == len(calls))
+        calls += [client.get("large") for _ in range(4)]
+        await until(lambda: peer.connections == 9)
+        await asyncio.sleep(0.02)  # a ninth one would be retired by now
+        assert len(shared._retired) == 8
+        release.set()
+        assert await asyncio.gather(*calls) == ["x" * 5000] * 12
 
 
 async def test_no_more_wires_than_leased_ones_may_be(redis: Client) -> None:
