@@ -141,6 +141,9 @@ class ConnectionAdapter:
     def _pack(self, args: Iterable[Any]) -> bytes:
         name, *rest = args
         words = name.split() if isinstance(name, str) else [name]
+        prefix = self._client._specs.prefix
+        if prefix is not None:
+            rest = list(prefix.rest(_name(name), tuple(rest)))
         return resp.encode((*words, *rest))
 
     def pack_commands(self, commands: Iterable[Iterable[Any]]) -> list[bytes]:
@@ -195,3 +198,7 @@ class ConnectionAdapter:
 
     async def check_health(self) -> None:
         """The wire checks itself."""
+
+
+def _name(name: Any) -> str:
+    return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)

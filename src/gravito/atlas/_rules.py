@@ -88,6 +88,12 @@ def _is_client_name(value: Any) -> bool:
 
 FLAG = Rule("True or False", lambda value: isinstance(value, bool), _flag)
 PROTOCOL = Rule("2, 3, or None", lambda value: type(value) is int and value in (2, 3), int, optional=True)
+KEY_PREFIX = Rule(
+    "text without the characters *?[]^\\, which mean something in patterns, or None",
+    lambda value: isinstance(value, str) and value != "" and not set(value) & set("*?[]^\\"),
+    str,
+    optional=True,
+)
 CLIENT_NAME = Rule("text without spaces or control characters, or None", _is_client_name, str, optional=True)
 
 TIMEOUTS = {
@@ -137,6 +143,7 @@ SETTINGS = {
         secret=True,
     ),
     "measure_latency": FLAG,
+    "key_prefix": KEY_PREFIX,
 }
 GROUPS: Mapping[str, Mapping[str, Rule]] = {
     "timeouts": TIMEOUTS,

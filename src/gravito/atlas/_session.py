@@ -30,6 +30,8 @@ class Session(BaseClient):
         self._text = client._text
         self._wire: Wire | None = None  # leased at the first command
         self._turn = asyncio.Lock()  # commands of several tasks go one after the other
+        if self._specs.prefix is not None:
+            self._send = self._specs.prefix.over(self._send)  # type: ignore[method-assign]  # a plain one pays nothing
 
     def __repr__(self) -> str:
         return f"<Session {'open' if self._wire else 'not open'} on {self._client!r}>"

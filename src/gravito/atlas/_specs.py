@@ -10,6 +10,7 @@ from redis._parsers.response_callbacks import get_response_callbacks
 from redis.client import CaseInsensitiveDict
 
 from gravito import errors
+from gravito.atlas._prefix import KeyPrefix
 from gravito.atlas.wire import commands
 from gravito.atlas.wire.entry import Spec
 
@@ -57,8 +58,9 @@ def _set_result(reply: Any, **options: Any) -> Any:
 class Specs(dict[Any, Spec]):
     """Specs by the name a caller used; made when first asked for."""
 
-    def __init__(self, protocol: int | None) -> None:
+    def __init__(self, protocol: int | None, key_prefix: str | None = None) -> None:
         super().__init__()
+        self.prefix = None if key_prefix is None else KeyPrefix(key_prefix)  # for whoever sends
         self.callbacks = ResponseCallbacks(protocol, self.clear)
 
     def __missing__(self, name: Any) -> Spec:
@@ -66,10 +68,11 @@ class Specs(dict[Any, Spec]):
         if not isinstance(text, str) or not text.strip():
             raise errors.DataError(f"a command's name is a non-empty str or bytes, not {type(name).__name__}")
         flags = commands.route(text)
+        convert = self.callbacks.get(name) if isinstance(name, str) else None
         spec = Spec.of(
             text,
             flags,
-            convert=self.callbacks.get(name) if isinstance(name, str) else None,
+            convert=convert if self.prefix is None else self.prefix.converter(text, convert),
             leased=bool(flags & _LEASED) or text.upper() in commands.CONTAINERS,
         )
         if len(self) < _MOST:

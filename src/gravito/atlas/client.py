@@ -70,7 +70,7 @@ class Client(BaseClient):
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings if settings is not None else Settings(driver="embedded")
-        self._specs = Specs(self.settings.protocol)
+        self._specs = Specs(self.settings.protocol, self.settings.key_prefix)
         self._text = self.settings.decode_responses
         self._lease_over = self.settings.limits.lease_over
         self._states: dict[asyncio.AbstractEventLoop, LoopState] = {}  # wires never leave their loop
@@ -82,6 +82,8 @@ class Client(BaseClient):
         _fork.watch(self)
         self._users = 0  # nested `async with`
         self._root: Self | None = None  # of a view: the client that it was made from
+        if self._specs.prefix is not None:
+            self._bind()
 
     @classmethod
     def from_url(cls, url: str, **options: Any) -> Self:
@@ -147,8 +149,6 @@ class Client(BaseClient):
             ConfigurationError: a timeout that is not positive, or a retry that is no `Retry`.
         """
         view = copy.copy(self)
-        for shadow in ("_send", "pipeline", "client"):  # they are bound to the client that they were made for
-            view.__dict__.pop(shadow, None)
         view._root = self._root or self
         if decode_responses is not None:
             view._text = decode_responses
@@ -156,11 +156,19 @@ class Client(BaseClient):
             view._timeout = Timeouts(command=timeout).command
         if retry is not None:
             view._retry = _policy(retry)
-        if view._timeout is not None or view._retry is not None:
-            view._send = view._send_with_options  # type: ignore[method-assign]  # the plain path asks no questions
+        view._bind()
         if view._observe is not None:
             view._observe(view)
         return view
+
+    def _bind(self) -> None:
+        """Put what this client's options need in the way of its commands; the plain path asks no questions."""
+        for shadow in ("_send", "pipeline", "client"):  # they are bound to the client that they were made for
+            self.__dict__.pop(shadow, None)
+        if self._timeout is not None or self._retry is not None:
+            self._send = self._send_with_options  # type: ignore[method-assign]  # see above
+        if self._specs.prefix is not None:
+            self._send = self._specs.prefix.over(self._send)  # type: ignore[method-assign]  # see above
 
     def _send_with_options(
         self, spec: Spec, args: tuple[Any, ...], options: dict[str, Any] | None, text: bool

@@ -218,6 +218,8 @@ class Settings(_Checked, frozen=True, kw_only=True):
             function, plain (called in a thread) or async, that returns a password or (username, password), or
             an object of redis-py's CredentialProvider kind.
         measure_latency: keep a histogram for `client.stats()`.
+        key_prefix: put in front of every key of every command, and taken off the keys in replies; None for none.
+            It has none of the characters `*?[]^\\`, which mean something in a pattern.
 
     Raises:
         ConfigurationError: names the field, the value (never a secret) and what is allowed.
@@ -245,6 +247,7 @@ class Settings(_Checked, frozen=True, kw_only=True):
     breaker: Breaker | None = None
     credential_provider: Any = None
     measure_latency: bool = False
+    key_prefix: str | None = None
 
     def __post_init__(self) -> None:
         for field in ("username", "password"):

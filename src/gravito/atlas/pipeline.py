@@ -76,6 +76,8 @@ class Pipeline(_Commands):
         self._explicit = False  # `multi()` was called: commands are queued again
         self.watching = False
         self.scripts: dict[int, Script] = {}  # by position; to be known to the server before this is sent
+        if self._specs.prefix is not None:
+            self._send = self._specs.prefix.over(self._send)  # type: ignore[method-assign]  # a plain one pays nothing
 
     def __repr__(self) -> str:
         kind = "transaction" if self._atomic else "pipeline"
@@ -139,6 +141,8 @@ class Pipeline(_Commands):
         if self._wire is None:
             self._wire = await self._client._state().topology.pool.acquire()
         self.watching = True
+        if self._specs.prefix is not None:
+            names = tuple(self._specs.prefix.keys(names))
         return bool(await self._now(self._specs["WATCH"], resp.encode(("WATCH", *names)), None, self._text))
 
     async def unwatch(self) -> bool:

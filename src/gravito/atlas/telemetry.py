@@ -61,7 +61,6 @@ _TWO_WORDS = frozenset(
     }.items()
     for word in words.split()
 ) | frozenset(name for name in commands.TABLE if " " in name)
-_SHADOWS = ("_send", "pipeline", "client")  # methods that an instrumented client has of its own
 
 
 def instrument(
@@ -93,10 +92,7 @@ def instrument(
 def uninstrument(client: Client) -> None:
     """Undo `instrument`; views of the client that exist already go on telling."""
     client._observe = None
-    for shadow in _SHADOWS:
-        client.__dict__.pop(shadow, None)
-    if client._timeout is not None or client._retry is not None:
-        client._send = client._send_with_options  # type: ignore[method-assign]  # as `with_options` left it
+    client._bind()
     for gauges in list(_gauges.values()):
         gauges.clients.discard(client)
 
