@@ -15,7 +15,7 @@ from gravito.atlas import Retry
 @row(
     "rotation",
     "the password is rotated under load and all connections are ended, with a plain and an async provider",
-    "the provider is asked at every connect; no command fails; the old password is not used again",
+    "the provider is asked at every connect; no command fails but blocking reads that were cut off; the old password is not used again",
 )
 async def rotation(bench: Bench) -> None:
     server = bench.server()
