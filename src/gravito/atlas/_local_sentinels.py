@@ -89,10 +89,17 @@ class LocalSentinels(Topology):
         primary = self.primary()
         return [node for node in self.data if node is not primary and node.running]
 
-    def rejoin(self, node: Node) -> None:
-        """Start a data node that was killed, empty, as a copy of the primary that took its place. Blocking."""
+    def succeed(self, node: Node) -> None:
+        """Wait until the sentinels name another primary than this one. Raises EngineError if they do not."""
         until(lambda: self.primary() is not node, "the sentinels to name another primary")
-        node.start()
+
+    def rejoin(self, node: Node) -> None:
+        """Bring back a data node that was killed (empty) or suspended, as a copy of who took its place. Blocking."""
+        self.succeed(node)
+        if node.running:
+            node.resume()
+        else:
+            node.start()
         primary = self.primary()
         node.ask("REPLICAOF", primary.host, primary.port)  # the sentinels would do it, some ten seconds later
         self.wait()

@@ -115,7 +115,7 @@ class Node:
         os.kill(pid, number)
 
     def ask(self, *args: Any) -> Any:
-        """One command, blocking, with a decoded reply. Raises redis-py's errors."""
+        """One command, blocking. Returns the reply as RESP2 has it, decoded. Raises redis-py's errors."""
         if self._plain is None:
             self._plain = redis.Redis(
                 unix_socket_path=self.engine.ensure(),
@@ -124,6 +124,7 @@ class Node:
                 protocol=2,
                 socket_timeout=10,
             )
+            self._plain.response_callbacks.clear()
         return self._plain.execute_command(*args)  # type: ignore[no-untyped-call]  # redis-py gives it no types
 
     def hang_up(self) -> None:

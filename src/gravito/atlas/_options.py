@@ -32,6 +32,7 @@ RULES: dict[str, _rules.Rule] = {key: rule for key, rule in _rules.SETTINGS.item
     f"{group}.{field}": rule for group, rules in _rules.GROUPS.items() for field, rule in rules.items()
 }
 KNOWN = sorted({key for key in RULES if "." not in key} | set(_rules.GROUPS) | set(ALIASES) | {"url"})
+SECURED = ("tls", "sentinel_tls")  # groups that are switched on by True, or by an empty mapping
 _VERIFY = {"none": False, "0": False, "optional": True, "1": True, "required": True, "2": True}
 
 
@@ -85,13 +86,13 @@ def _expand(connection: str, key: Any, value: Any) -> dict[str, Any]:
         raise _rules.unknown(connection, key, KNOWN)
     if isinstance(value, Mapping):
         return _group(connection, name, value)
-    if name == "tls":
+    if name in SECURED:
         return {name: _rules.cast(connection, name, value, _rules.FLAG)}
     return {name: value}
 
 
 def _group(connection: str, name: str, values: Mapping[Any, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {"tls": True} if name == "tls" else {}  # an empty mapping still asks for TLS
+    flat: dict[str, Any] = {name: True} if name in SECURED else {}  # an empty mapping still asks for TLS
     for field, value in values.items():
         dotted = f"{name}.{field}"
         if dotted not in RULES:

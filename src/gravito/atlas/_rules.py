@@ -8,11 +8,12 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from gravito.atlas import _addresses
 from gravito.errors import ConfigurationError
 
 TRUE = frozenset({"1", "true", "t", "yes", "y", "on"})
 FALSE = frozenset({"0", "false", "f", "no", "n", "off"})
-DRIVERS = ("redis", "embedded")
+DRIVERS = ("redis", "embedded", "sentinel")
 MASK = "***"
 
 
@@ -144,6 +145,11 @@ SETTINGS = {
     ),
     "measure_latency": FLAG,
     "key_prefix": KEY_PREFIX,
+    "nodes": Rule("a list of addresses, as host:port", _addresses.are_nodes, _addresses.parse),
+    "service": text("the name of a service", optional=True),
+    "sentinel_username": text(optional=True),
+    "sentinel_password": text(optional=True, secret=True),
+    "read_from": choice("primary", "replica"),
 }
 GROUPS: Mapping[str, Mapping[str, Rule]] = {
     "timeouts": TIMEOUTS,
@@ -151,6 +157,7 @@ GROUPS: Mapping[str, Mapping[str, Rule]] = {
     "retry": RETRY,
     "breaker": BREAKER,
     "tls": TLS,
+    "sentinel_tls": TLS,
 }
 
 

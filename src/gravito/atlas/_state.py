@@ -19,7 +19,7 @@ class LoopState:
     """A client's wires in one loop, and its subscriptions once there are any."""
 
     def __init__(self, settings: Settings, hooks: Hooks) -> None:
-        self.topology = Standalone(settings, hooks)
+        self.topology = _topology(settings, hooks)
         self.hub: Hub | None = None  # made by the first subscription
         self.guard = _close_with_the_loop(self)
         # Started here and suspended: a loop that ends in order (asyncio.run) closes its suspended generators
@@ -69,6 +69,14 @@ class LoopState:
                 await self.hub.aclose()
         finally:
             await self.topology.aclose()
+
+
+def _topology(settings: Settings, hooks: Hooks) -> Standalone:
+    if settings.driver == "sentinel":
+        from gravito.atlas.topology.sentinel import Sentinel  # noqa: PLC0415  # only who uses it pays for it
+
+        return Sentinel(settings, hooks)
+    return Standalone(settings, hooks)
 
 
 async def _close_with_the_loop(state: LoopState) -> AsyncGenerator[None, None]:

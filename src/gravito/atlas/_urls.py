@@ -7,6 +7,8 @@
 | `unix://user:password@/path/to.sock?db=1` | unix socket |
 | `embedded://` | the private engine, gone at exit |
 | `embedded:///some/dir` | the private engine, data kept in the folder |
+| `redis+sentinel://user:password@h1:26379,h2,h3/service/0` | a primary that sentinels name |
+| `rediss+sentinel://...` | the same with TLS to the servers (`?sentinel_tls=true`: to the sentinels) |
 
 User, password, host, path and options are percent-decoded. `db` in the query wins over the one in the path.
 A part that did not parse is never shown: it may be half of a password with an unescaped `/`, `?`, `#` or `@`.
@@ -17,10 +19,18 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+from gravito.atlas import _addresses
 from gravito.atlas._rules import prefix, suggestion
 from gravito.errors import ConfigurationError
 
-SCHEMES = ("redis", "rediss", "unix", "embedded")
+SCHEMES = (
+    "redis",
+    "rediss",
+    "unix",
+    "embedded",
+    "redis+sentinel",
+    "rediss+sentinel",
+)
 _ESCAPE = "write '/', '?', '#' and '@' in a user name or password as %2F, %3F, %23 and %40"
 
 
@@ -61,7 +71,7 @@ def parse_url(url: object, connection: str | None = None) -> dict[str, Any]:
 
 
 def _malformed(connection: str | None, why: str) -> ConfigurationError:
-    allowed = "redis://, rediss://, unix:// or embedded://"
+    allowed = "redis://, rediss://, unix://, embedded://, redis+sentinel://"
     return ConfigurationError(
         f"{prefix(connection)}malformed url: {why}; allowed: {allowed}", field="url", allowed=allowed
     )
@@ -121,15 +131,40 @@ def _tcp(parts: SplitResult, connection: str | None) -> dict[str, Any]:
         options["port"] = port
     database = unquote(parts.path).strip("/")
     if database:
-        if not database.isascii() or not database.isdigit():
-            raise ConfigurationError(
-                f"{prefix(connection)}db in the url's path is {database!r}; allowed: a whole number of at least 0",
-                field="db",
-                value=database,
-                allowed="a whole number of at least 0",
-            )
-        options["db"] = int(database)
+        options["db"] = _database(database, connection)
     return options
+
+
+def _database(text: str, connection: str | None) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise ConfigurationError(
+            f"{prefix(connection)}db in the url's path is {text!r}; allowed: a whole number of at least 0",
+            field="db",
+            value=text,
+            allowed="a whole number of at least 0",
+        )
+    return int(text)
+
+
+def _sentinel(parts: SplitResult, connection: str | None) -> dict[str, Any]:
+    nodes = _nodes(parts, connection)
+    service, _, database = parts.path.strip("/").partition("/")
+    if not service:
+        raise _malformed(connection, "the service is missing: write redis+sentinel://h1,h2,h3/mymaster")
+    options = {"driver": "sentinel", "nodes": nodes, "service": unquote(service), **_credentials(parts)}
+    if parts.scheme == "rediss+sentinel":
+        options["tls"] = True
+    if database:
+        options["db"] = _database(database, connection)
+    return options
+
+
+def _nodes(parts: SplitResult, connection: str | None) -> tuple[str, ...]:
+    """The hosts of a URL with several, which urllib's own properties know nothing of."""
+    nodes = _addresses.parse(unquote(parts.netloc.rpartition("@")[2]))
+    if not nodes or not _addresses.are_nodes(nodes):
+        raise _malformed(connection, f"the hosts are not a list as h1:26379,h2 ({_ESCAPE})")
+    return nodes
 
 
 def _port(parts: SplitResult, connection: str | None) -> int | None:
@@ -174,4 +209,11 @@ def _embedded(parts: SplitResult, connection: str | None) -> dict[str, Any]:
     return {"driver": "embedded", "directory": unquote(parts.path) or None}
 
 
-_SCHEME = {"redis": _tcp, "rediss": _tcp, "unix": _unix, "embedded": _embedded}
+_SCHEME = {
+    "redis": _tcp,
+    "rediss": _tcp,
+    "unix": _unix,
+    "embedded": _embedded,
+    "redis+sentinel": _sentinel,
+    "rediss+sentinel": _sentinel,
+}

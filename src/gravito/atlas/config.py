@@ -17,8 +17,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from gravito.atlas import _rules
-from gravito.atlas._options import read_options
+from gravito.atlas import _addresses, _rules
+from gravito.atlas._options import SECURED, read_options
 from gravito.atlas._urls import parse_url
 from gravito.errors import ConfigurationError
 
@@ -195,7 +195,8 @@ class Settings(_Checked, frozen=True, kw_only=True):
 
     Args:
         name: the connection's name, for messages.
-        driver: "redis" (a server, also Valkey) or "embedded" (the private engine).
+        driver: "redis" (a server, also Valkey), "embedded" (the private engine) or "sentinel" (a primary that
+            sentinels name).
         host: name or address of the server.
         port: 1 to 65535.
         path: a unix socket; goes before host and port.
@@ -220,6 +221,13 @@ class Settings(_Checked, frozen=True, kw_only=True):
         measure_latency: keep a histogram for `client.stats()`.
         key_prefix: put in front of every key of every command, and taken off the keys in replies; None for none.
             It has none of the characters `*?[]^\\`, which mean something in a pattern.
+        nodes: the sentinels' addresses, as `host:port`; without a port 26379.
+        service: the name under which the sentinels know the primary.
+        sentinel_username: ACL user at the sentinels; theirs are other users than the servers'.
+        sentinel_password: of that user; never shown.
+        sentinel_tls: None for plain connections to the sentinels; `tls` is for those to the servers.
+        read_from: "primary", or "replica" for commands that only read, on the shared wire: what a replica has
+            may be older.
 
     Raises:
         ConfigurationError: names the field, the value (never a secret) and what is allowed.
@@ -248,15 +256,27 @@ class Settings(_Checked, frozen=True, kw_only=True):
     credential_provider: Any = None
     measure_latency: bool = False
     key_prefix: str | None = None
+    nodes: tuple[str, ...] = ()
+    service: str | None = None
+    sentinel_username: str | None = None
+    sentinel_password: str | None = None
+    sentinel_tls: TLS | None = None
+    read_from: str = "primary"
 
     def __post_init__(self) -> None:
-        for field in ("username", "password"):
+        for field in ("username", "password", "sentinel_username", "sentinel_password"):
             if getattr(self, field) == "":  # an unset variable; AUTH with it would always fail
                 msgspec.structs.force_setattr(self, field, None)
         named = self.name if isinstance(self.name, str) else None
         for field, rule in self._RULES.items():
             _rules.check(named, field, getattr(self, field), rule)
         self._check_groups()
+        if self.nodes:
+            msgspec.structs.force_setattr(
+                self,
+                "nodes",
+                _addresses.whole(self.nodes, _SENTINEL_PORT),
+            )
         self._check_together()
         if self.directory is not None:
             # the engine is looked up by its folder, so one folder must have one name
@@ -280,6 +300,20 @@ class Settings(_Checked, frozen=True, kw_only=True):
             raise self._problem("directory", f"is {self.directory!r}", 'None unless the driver is "embedded"')
         if self.path is not None and self.tls is not None:
             raise self._problem("tls", "is set", "None with a unix socket")
+        if self.driver == "sentinel":
+            self._check_sentinel()
+        else:
+            for field in _OF_SENTINELS:
+                if getattr(self, field) not in ((), None, "primary"):
+                    raise self._problem(field, "is set", 'nothing unless the driver is "sentinel"')
+
+    def _check_sentinel(self) -> None:
+        if not self.nodes:
+            raise self._problem("nodes", "is empty", "at least one sentinel's address, as host:port")
+        if self.service is None:
+            raise self._problem("service", "is None", "the name under which the sentinels know the primary")
+        if self.path is not None:
+            raise self._problem("path", "is set", 'None with driver "sentinel"')
 
     def _problem(self, field: str, what: str, allowed: str) -> ConfigurationError:
         message = f"{_rules.prefix(self.name)}{field} {what}; allowed: {allowed}"
@@ -287,9 +321,13 @@ class Settings(_Checked, frozen=True, kw_only=True):
 
     @property
     def address(self) -> str:
-        """Where the connection goes, without secrets: `127.0.0.1:6379`, `/run/x.sock`, `embedded:/dir`."""
+        """Where the connection goes, without secrets: `127.0.0.1:6379`, `/run/x.sock`, `embedded:/dir`,
+        `mymaster@h1:26379`.
+        """
         if self.driver == "embedded":
             return f"embedded:{self.directory}" if self.directory else "embedded"
+        if self.driver == "sentinel":
+            return f"{self.service}@{','.join(self.nodes)}"
         if self.path is not None:
             return self.path
         return f"{self._host_in_brackets}:{self.port}"
@@ -305,6 +343,9 @@ class Settings(_Checked, frozen=True, kw_only=True):
         if self.path is not None:
             return f"unix://{user}{quote(self.path)}" + (f"?db={self.db}" if self.db else "")
         scheme = "rediss" if self.tls is not None else "redis"
+        if self.driver == "sentinel":
+            service = quote(self.service or "", safe="")
+            return f"{scheme}+sentinel://{user}{','.join(self.nodes)}/{service}/{self.db}"
         return f"{scheme}://{user}{self._host_in_brackets}:{self.port}/{self.db}"
 
     @property
@@ -316,7 +357,8 @@ class Settings(_Checked, frozen=True, kw_only=True):
         """Settings from a URL and further options.
 
         Args:
-            url: `redis://`, `rediss://`, `unix://`, `embedded://` or `embedded:///some/dir`.
+            url: `redis://`, `rediss://`, `unix://`, `embedded://`, `embedded:///some/dir`, `redis+sentinel://` or
+                `rediss+sentinel://`.
             **options: any option of a mapping, and `name`. What the URL says wins, as in redis-py.
 
         Raises:
@@ -348,8 +390,8 @@ class Settings(_Checked, frozen=True, kw_only=True):
                 parts = {
                     key.partition(".")[2]: value for key, value in flat.items() if key.startswith(f"{group}.")
                 }
-                if group == "tls":
-                    fields["tls"] = _tls(fields.get("tls"), parts)
+                if group in SECURED:
+                    fields[group] = _tls(fields.get(group), parts)
                 elif parts:
                     fields[group] = _merged(kind, fields.get(group), parts)
         except ConfigurationError as error:
@@ -366,8 +408,11 @@ _KINDS: dict[str, type[_Checked]] = {
     "retry": Retry,
     "breaker": Breaker,
     "tls": TLS,
+    "sentinel_tls": TLS,
 }
-_OPTIONAL = frozenset({"tls", "breaker"})
+_OPTIONAL = frozenset({"tls", "breaker", "sentinel_tls"})
+_OF_SENTINELS = ("nodes", "service", "sentinel_username", "sentinel_password", "sentinel_tls", "read_from")
+_SENTINEL_PORT = 26379
 
 
 def _merged(kind: type[_Part], given: Any, parts: dict[str, Any]) -> _Part:

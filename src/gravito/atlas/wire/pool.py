@@ -44,6 +44,10 @@ class LeasePool:
         self._line: deque[asyncio.Future[None]] = deque()  # who waits for a place
         self._tasks: set[asyncio.Task[None]] = set()  # single commands under way
         self._closed = False
+        self.elsewhere: tuple[
+            type[Exception], ...
+        ] = ()  # refusals that mean: this is the wrong server by now
+        self.on_elsewhere: Callable[[], None] | None = None  # told of one
 
     def __repr__(self) -> str:
         return f"<LeasePool lent {len(self._lent)}, idle {len(self._idle)}, waiting {len(self._line)}>"
@@ -261,7 +265,10 @@ class LeasePool:
                 refused.attempt += 1
                 self.drop_idle()
             else:
-                again = retry.pause_after(refused, error, self._settings, self._loop.time())
+                again, clean = (
+                    self._pause_after(refused, error),
+                    clean and not isinstance(error, self.elsewhere),
+                )
             if again is None:
                 return False
             refused.since = self._loop.time()
@@ -282,6 +289,14 @@ class LeasePool:
             # A caller that was cancelled leaves the server blocked: closing the wire ends that too.
             self.release(wire, clean)
         return again
+
+    def _pause_after(self, entry: Entry, error: Exception) -> float | None:
+        pause = retry.pause_after(entry, error, self._settings, self._loop.time(), more=self.elsewhere)
+        if pause is not None and isinstance(error, self.elsewhere):
+            self.drop_idle()
+            if self.on_elsewhere is not None:
+                self.on_elsewhere()
+        return pause
 
     async def acquire_for(self, entry: Entry) -> Wire | None:
         """A wire, unless the caller goes away first."""

@@ -63,15 +63,21 @@ def may_resend(entry: Entry, settings: Settings) -> bool:
 
 
 def pause_after(
-    entry: Entry, error: Exception, settings: Settings, now: float, draw: Callable[[], float] = random.random
+    entry: Entry,
+    error: Exception,
+    settings: Settings,
+    now: float,
+    draw: Callable[[], float] = random.random,
+    more: tuple[type[Exception], ...] = (),
 ) -> float | None:
     """After an error reply: seconds after which to send the entry again, its `attempt` raised; None for never.
 
     Only what the server did not apply is sent again, until the command's deadline: a server that is loading
-    refuses quickly, so the number of attempts is no measure, except that a policy of 0 never tries again.
+    refuses quickly, so the number of attempts is no measure, except that a policy of 0 never tries again. `more`
+    are refusals that pass in this topology.
     """
     policy = entry.retry or settings.retry
-    if not isinstance(error, NOT_APPLIED) or policy.attempts == 0:
+    if not isinstance(error, (*NOT_APPLIED, *more)) or policy.attempts == 0:
         return None
     if not entry.deadline:
         entry.deadline = now + (settings.timeouts.command or NO_TIMEOUT)

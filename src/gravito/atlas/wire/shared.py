@@ -41,6 +41,10 @@ class SharedWire:
     ) -> None:
         self.wire: Wire | None = None  # the open wire; None while there is none
         self.on_spare: Callable[[Wire], None] | None = None  # takes a wire that has finished a large reply
+        self.elsewhere: tuple[
+            type[Exception], ...
+        ] = ()  # refusals that mean: this is the wrong server by now
+        self.on_elsewhere: Callable[[], None] | None = None  # told of one
         self._meter = meter
         self._hooks = hooks
         self._circuit = circuit
@@ -245,13 +249,23 @@ class SharedWire:
             self._again(entry, error)
             self._loop.call_soon(self._renew, wire, entry)
             return True
-        pause = retry.pause_after(entry, error, self._settings, self._loop.time())
+        pause = retry.pause_after(entry, error, self._settings, self._loop.time(), more=self.elsewhere)
         if pause is None:
             return False
         entry.since = self._loop.time()
         self._again(entry, error)
+        if isinstance(error, self.elsewhere):
+            self._loop.call_soon(self._leave, wire)
         self._loop.call_later(pause, self._send_again, entry)
         return True
+
+    def _leave(self, wire: Wire) -> None:
+        """The wire leads to a server that is no longer the one; what is in flight on it is answered first."""
+        if self.wire is wire:
+            self._fresh = True
+            self._retire(wire, spare=False)
+            if self.on_elsewhere is not None:
+                self.on_elsewhere()
 
     def _again(self, entry: Entry, error: Exception) -> None:
         self._meter.retries += 1
