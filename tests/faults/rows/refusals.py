@@ -115,7 +115,7 @@ async def masterdown(bench: Bench) -> None:
     client = bench.client(replica, timeout=0.3)
     outcome, took = await _timed(bench, client.get("n"))
     _expect(bench, outcome, errors.MasterDownError)
-    bench.ledger.promise(0.1 < took < 0.5 and outcome.attempt > 1, f"{took:.2f} s, try {outcome.attempt}")
+    bench.ledger.promise(took < 0.5 and outcome.attempt > 1, f"{took:.2f} s, try {outcome.attempt}")
     patient = bench.client(replica, timeout=5.0)
     waiting = bench.ledger.watch(patient.get("n"))
     await asyncio.sleep(0.05)
