@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from gravito.atlas.pubsub import Hub
     from gravito.atlas.script import Script
     from gravito.atlas.subscription import Subscription
+    from gravito.atlas.tracking import Tiers, Tracked
 
 
 def _no_loop(command: str) -> errors.LoopError:
@@ -82,6 +83,7 @@ class Client(BaseClient):
         _fork.watch(self)
         self._users = 0  # nested `async with`
         self._root: Self | None = None  # of a view: the client that it was made from
+        self._tiers: Tiers | None = None  # made by the first `tracked`
         if self._specs.prefix is not None:
             self._bind()
 
@@ -169,6 +171,27 @@ class Client(BaseClient):
             self._send = self._send_with_options  # type: ignore[method-assign]  # see above
         if self._specs.prefix is not None:
             self._send = self._specs.prefix.over(self._send)  # type: ignore[method-assign]  # see above
+
+    def tracked(
+        self, *, max_entries: int = 10_000, max_bytes: int = 64 * 1024 * 1024, heartbeat: float = 5.0
+    ) -> Tracked:
+        """A view of this client on the same wires that keeps the replies of reads until the server announces a change.
+
+        Reads of one key, and MGET. RESP3 only. See https://redis.io/docs/latest/develop/reference/client-side-caching/
+
+        Args:
+            max_entries: replies kept in each event loop.
+            max_bytes: bytes of these, estimated.
+            heartbeat: seconds; a reply that is kept is not given out when the server has been silent for longer,
+                so on a link that died unseen nothing is older than this.
+
+        Raises:
+            ConfigurationError: the connection is one of protocol 2, a bound is no positive number, or the client
+                has a tier with other bounds.
+        """
+        from gravito.atlas.tracking import track  # noqa: PLC0415  # it imports this module
+
+        return track(self, max_entries, max_bytes, heartbeat)
 
     def _send_with_options(
         self, spec: Spec, args: tuple[Any, ...], options: dict[str, Any] | None, text: bool

@@ -13,6 +13,7 @@ from gravito.atlas.wire.entry import Entry
 from gravito.atlas.wire.meter import Event, Hooks, Meter
 from gravito.atlas.wire.pool import LeasePool
 from gravito.atlas.wire.shared import SharedWire
+from gravito.atlas.wire.tier import Tier
 
 
 class Standalone:
@@ -28,12 +29,17 @@ class Standalone:
         self.pool = LeasePool(settings, self.open, self._note_retry)
         self.shared.on_spare = self.pool.adopt
         self.send: Callable[[Entry], None] = self.shared.send  # where an ordinary entry goes now
+        self.tier: Tier | None = None  # what is kept here; made by the first tracked read
 
     def __repr__(self) -> str:
         return f"<Standalone {self.settings.address} {self.shared!r} {self.pool!r}>"
 
     def _route(self, send: Callable[[Entry], None]) -> None:
-        self.send = send
+        self.send = send if self.tier is None else self.tier.route(self.shared.wire, send)
+
+    def reroute(self) -> None:
+        """A tier was set: it sees from now on what is sent, and the wire it is sent on."""
+        self._route(self.send)
 
     async def open(self) -> Wire:
         """A new wire to the server, unless the breaker is open."""
@@ -66,6 +72,8 @@ class Standalone:
 
     def send_apart(self, entry: Entry, hold: float, clean: bool, patience: float = 0.0) -> None:
         """Send an entry on a leased wire; see `LeasePool.run`."""
+        if self.tier is not None:
+            self.tier.note(entry, apart=True)
         self.pool.run(entry, hold, clean, patience)
 
     async def aclose(self) -> None:

@@ -1,0 +1,295 @@
+"""`client.tracked()`: reads that are answered here for as long as the server announces no change.
+
+The view keeps nothing itself: each event loop has a tier (wire/tier.py) on its shared wire.
+"""
+
+from __future__ import annotations
+
+import copy
+from asyncio import get_running_loop
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Self
+
+from gravito import errors
+from gravito.atlas.client import Client
+from gravito.atlas.wire.entry import Entry, Spec, convert
+from gravito.atlas.wire.flight import Bounds, Read, Tally
+from gravito.atlas.wire.kept import Done, Kept, fresh
+from gravito.atlas.wire.meter import Stats
+from gravito.atlas.wire.resp import encode, pack
+from gravito.atlas.wire.tier import Tier
+
+if TYPE_CHECKING:
+    from gravito.atlas._state import LoopState
+
+# Commands that read one key, their first argument, and always say the same of the same value. Not here: times to
+# live (they change by themselves), random members, cursors, and whole hashes, whose fields may have times of their
+# own that nobody can ask for without knowing the fields.
+_NAMES = """
+    BITCOUNT BITFIELD_RO BITPOS EXISTS GEODIST GEOHASH GEOPOS GEORADIUSBYMEMBER_RO GEORADIUS_RO GEOSEARCH
+    GET GETBIT GETRANGE HEXISTS HGET HMGET HSTRLEN LINDEX LLEN LPOS LRANGE SCARD SISMEMBER SMEMBERS
+    SMISMEMBER STRLEN SUBSTR XLEN XRANGE XREVRANGE ZCARD ZCOUNT ZLEXCOUNT ZMSCORE ZRANGE ZRANGEBYLEX
+    ZRANGEBYSCORE ZRANK ZREVRANGE ZREVRANGEBYLEX ZREVRANGEBYSCORE ZREVRANK ZSCORE
+"""
+KEPT = frozenset(_NAMES.split())
+_OF_FIELDS = frozenset({"HEXISTS", "HGET", "HMGET", "HSTRLEN"})
+
+
+class TrackedStats(Stats, frozen=True, kw_only=True):
+    """A client's counters with those of its local tier, in all loops together."""
+
+    hits: int  # reads answered here
+    misses: int  # reads sent to the server, or joined to one that was on its way
+    evictions: int  # entries dropped for want of room
+    invalidations: int  # entries dropped because the server announced a change
+    entries: int  # kept now
+    entry_bytes: int  # of these, estimated
+
+
+class Tiers:
+    """What the tiers of one client have in common."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.bounds = bounds
+        self.tally = Tally()
+
+    def of(self, state: LoopState) -> Tier:
+        """The tier of a loop, made when first asked for."""
+        topology = state.topology
+        if topology.tier is None:
+            topology.tier = Tier(self.bounds, self.tally, topology.send)
+            topology.reroute()
+        return topology.tier
+
+
+class Tracked(Client):
+    """A client whose reads of single keys are kept here; made by `Client.tracked`. Everything else is the client's."""
+
+    _tiers: Tiers
+    _here: tuple[Tier | None, dict[str, Kept]] = (None, {})  # this loop's tier and its GETs; found at a miss
+
+    if not TYPE_CHECKING:  # redis-py's signature is the one to check against
+
+        def get(self, name: Any) -> Any:
+            """Return the value at key `name`, or None: from here if it is kept. https://redis.io/commands/get"""
+            tier, shelf = self._here
+            try:
+                kept = shelf[name]
+                now = monotonic()
+                if now < kept.until and now < tier.confirmed and get_running_loop() is tier.loop:
+                    kept.hits += 1
+                    return kept
+            except (KeyError, TypeError, RuntimeError):  # not kept; no key; no loop
+                pass
+            return self._send(self._specs["GET"], ("GET", name), None, self._text)
+
+        def mget(self, keys: Any, *args: Any) -> Any:
+            """Return the values at the keys, or None for each that has none: those kept from here, the others by
+            one MGET. Unlike the server's, the list is no snapshot. https://redis.io/commands/mget
+            """
+            names = [*([keys] if isinstance(keys, (str, bytes, bytearray, memoryview)) else keys), *args]
+            return self._send(self._specs["MGET"], ("MGET", *names), None, self._text)
+
+    def __repr__(self) -> str:
+        return f"<Tracked '{self.settings.name}' {self.settings.address}>"
+
+    def _send(self, spec: Spec, args: tuple[Any, ...], options: dict[str, Any] | None, text: bool) -> Any:
+        if spec.name == "MGET":
+            return self._send_mget(spec, args, options, text)
+        if spec.name not in KEPT or len(args) < 2 or (spec.name == "EXISTS" and len(args) > 2):
+            return super()._send(spec, args, options, text)
+        key = _key(args[1])
+        if key is None:
+            return super()._send(spec, args, options, text)
+        try:
+            packed = pack(args)
+        except (TypeError, UnicodeEncodeError):  # to be repaired, or refused
+            return super()._send(spec, args, options, text)
+        if len(packed) > self._lease_over:
+            return super()._send(spec, args, options, text)
+        tier = self._tier(spec.name)
+        plain = spec.name == "GET" and args[1].__class__ is str and spec.convert is None
+        kept = tier.gets[text].get(args[1]) if plain else tier.others[text].get(packed)
+        if kept is not None:
+            now = monotonic()
+            if now < kept.until and now < tier.confirmed:
+                kept.hits += 1
+                return _hit(kept, spec, options)
+        fields = args[2:] if spec.name in _OF_FIELDS else ()
+        read = Read(packed, (key,), text, args[1] if plain else None, fields)
+        return tier.miss(read, self._waiter(tier, packed, spec, options, text))
+
+    def _send_mget(
+        self, spec: Spec, args: tuple[Any, ...], options: dict[str, Any] | None, text: bool
+    ) -> Any:
+        names = args[1:]
+        if not names or spec.convert is not None or any(name.__class__ is not str for name in names):
+            return super()._send(spec, args, options, text)
+        tier = self._tier(spec.name)
+        shelf, now = tier.gets[text], monotonic()
+        values: list[Any] = []
+        missing: dict[str, None] = {}
+        for name in names:
+            kept = shelf.get(name) if now < tier.confirmed else None
+            if kept is None or now >= kept.until:
+                missing[name] = None
+                values.append(None)
+            else:
+                kept.hits += 1
+                values.append(kept.value)
+        if not missing:
+            return Done(values, tier.loop)
+        packed = encode(("MGET", *missing))
+        if len(packed) > self._lease_over:
+            return super()._send(spec, args, options, text)
+        waiter = self._waiter(tier, packed, spec, options, text)
+        if len(missing) != len(names):
+            places = [(at, name) for at, name in enumerate(names) if name in missing]
+            waiter.spec = _Joined.spec(spec, values, list(missing), places)
+        asked = tuple(missing)
+        return tier.miss(Read(packed, tuple(name.encode() for name in asked), text, many=asked), waiter)
+
+    def _waiter(
+        self, tier: Tier, packed: bytes, spec: Spec, options: dict[str, Any] | None, text: bool
+    ) -> Entry:
+        return Entry(tier.loop.create_future(), packed, spec, options, text)
+
+    def _tier(self, command: str) -> Tier:
+        tier = self._tiers.of(self._state(command))
+        if self._specs.prefix is None:  # else the names that `get` sees are not those that are kept
+            self._here = tier, tier.gets[self._text]
+        return tier
+
+    def with_options(self, **options: Any) -> Self:
+        """As `Client.with_options`. A view with a timeout or a retry of its own reads from the server."""
+        view = super().with_options(**options)
+        view._here = (None, {})  # text or bytes may have changed
+        return view
+
+    def stats(self) -> TrackedStats:
+        """Counters of this client and of its local tier. Costs no command."""
+        tiers = [state.topology.tier for state in list(self._states.values())]
+        tally = self._tiers.tally
+        base = super().stats()
+        return TrackedStats(
+            **{name: getattr(base, name) for name in Stats.__struct_fields__},
+            hits=tally.hits + sum(tier.hits for tier in tiers if tier is not None),
+            misses=tally.misses,
+            evictions=tally.evictions,
+            invalidations=tally.invalidations,
+            entries=sum(len(tier) for tier in tiers if tier is not None),
+            entry_bytes=sum(tier.size for tier in tiers if tier is not None),
+        )
+
+
+class _Joined:
+    """Puts the values that an MGET still asked for among those that were kept."""
+
+    def __init__(self, values: list[Any], asked: list[str], places: list[tuple[int, str]]) -> None:
+        self._values = values
+        self._asked = asked
+        self._places = places
+
+    @classmethod
+    def spec(cls, spec: Spec, values: list[Any], asked: list[str], places: list[tuple[int, str]]) -> Spec:
+        return Spec(
+            spec.name, spec.words, cls(values, asked, places), spec.flags, spec.leased, spec.read_only
+        )
+
+    def __call__(self, reply: list[Any]) -> list[Any]:
+        found = dict(zip(self._asked, reply, strict=True))
+        for at, name in self._places:
+            self._values[at] = found[name]
+        return self._values
+
+
+def track(client: Client, max_entries: int, max_bytes: int, heartbeat: float) -> Tracked:
+    """A tracked view of a client; see `Client.tracked`."""
+    bounds = Bounds(
+        max_entries=int(_positive("max_entries", max_entries)),
+        max_bytes=int(_positive("max_bytes", max_bytes)),
+        heartbeat=_positive("heartbeat", heartbeat),
+    )
+    settings = client.settings
+    if settings.protocol == 2:
+        message = (
+            f"connection '{settings.name}': tracked() needs RESP3, for the server announces changes between the "
+            "replies; the connection says protocol=2. Leave protocol out or set 3."
+        )
+        raise errors.ConfigurationError(message, field="protocol", value=2, allowed="3, or None")
+    if type(client) not in (Client, Tracked):
+        message = (
+            f"connection '{settings.name}': tracked() serves one server, not driver {settings.driver!r} yet"
+        )
+        raise errors.ConfigurationError(message, field="driver", value=settings.driver, allowed="one server")
+    root: Any = client._root or client
+    tiers: Tiers | None = root._tiers
+    if tiers is None:
+        tiers = root._tiers = Tiers(bounds)
+        _forget_on_change(root, tiers)
+    elif tiers.bounds != bounds:
+        message = (
+            f"connection '{settings.name}': its local tier was made with other bounds before: {tiers.bounds}"
+        )
+        raise errors.ConfigurationError(
+            message, field="max_entries", allowed="the same bounds for all of a client"
+        )
+    view: Any = copy.copy(client)
+    view.__class__ = Tracked
+    view._root, view._tiers, view._here = root, tiers, (None, {})
+    view._bind()
+    if view._observe is not None:
+        view._observe(view)
+    tracked: Tracked = view
+    return tracked
+
+
+def _forget_on_change(root: Client, tiers: Tiers) -> None:
+    """A converter for GET that is set later must be asked for the replies that are kept, too."""
+    callbacks = root._specs.callbacks
+    changed: Callable[[], None] = callbacks._changed
+
+    def forget() -> None:
+        changed()
+        for state in list(root._states.values()):
+            if state.topology.tier is not None:
+                state.topology.tier.clear()
+
+    callbacks._changed = forget
+
+
+def _positive(field: str, value: Any) -> float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
+        return value
+    allowed = "a number above 0"
+    message = f"tracked: {field} is {value!r}; allowed: {allowed}"
+    raise errors.ConfigurationError(message, field=field, value=value, allowed=allowed)
+
+
+def _key(key: Any) -> bytes | None:
+    """The key as the server announces it; None for one that cannot be announced as text."""
+    if key.__class__ is str:
+        try:
+            encoded: bytes = key.encode()
+        except UnicodeEncodeError:
+            return None
+        return encoded
+    if isinstance(key, bytes):
+        try:
+            key.decode()
+        except UnicodeDecodeError:
+            return None
+        return key
+    return str(key).encode() if key.__class__ is int else None
+
+
+def _hit(kept: Kept, spec: Spec, options: dict[str, Any] | None) -> Any:
+    if kept.plain and spec.convert is None:
+        return kept
+    try:
+        return Done(convert(spec, fresh(kept.value), options), kept.get_loop())
+    except Exception as error:  # a converter that cannot read the reply fails its own caller only
+        failed = get_running_loop().create_future()
+        failed.set_exception(error)
+        return failed
