@@ -143,18 +143,18 @@ def test_it_can_stand_in_a_url_and_in_a_mapping() -> None:
     [
         ("RPUSH l 1 2", "BLPOP l 1"),
         ("RPUSH l 1 2", "BRPOP l 1"),
-        ("RPUSH l 1 2", "BLMPOP 1 1 l LEFT"),
-        ("RPUSH l 1 2", "LMPOP 1 l LEFT"),
+        pytest.param("RPUSH l 1 2", "BLMPOP 1 1 l LEFT", marks=pytest.mark.needs("BLMPOP")),
+        pytest.param("RPUSH l 1 2", "LMPOP 1 l LEFT", marks=pytest.mark.needs("LMPOP")),
         ("ZADD z 1 a 2 b", "BZPOPMIN z 1"),
         ("ZADD z 1 a 2 b", "BZPOPMAX z 1"),
-        ("ZADD z 1 a 2 b", "BZMPOP 1 1 z MIN"),
-        ("ZADD z 1 a 2 b", "ZMPOP 1 z MIN"),
+        pytest.param("ZADD z 1 a 2 b", "BZMPOP 1 1 z MIN", marks=pytest.mark.needs("BZMPOP")),
+        pytest.param("ZADD z 1 a 2 b", "ZMPOP 1 z MIN", marks=pytest.mark.needs("ZMPOP")),
         ("XADD x 1-1 f v", "XREAD STREAMS x 0"),
         ("XGROUP|CREATE x g 0 MKSTREAM", "XREADGROUP GROUP g c STREAMS x 0"),
         ("SET k v", "KEYS *"),
         ("SET k v", "SCAN 0 COUNT 1000"),
         ("SET k v", "RANDOMKEY"),
-        ("SET k v", "LMPOP 1 nothing LEFT"),
+        pytest.param("SET k v", "LMPOP 1 nothing LEFT", marks=pytest.mark.needs("LMPOP")),
         ("SET k v", "XREAD STREAMS nothing 0"),
     ],
 )
@@ -226,6 +226,7 @@ async def test_others_keys_are_not_seen(redis: Client, prefixed: Client) -> None
     assert await redis.randomkey() == "k"
 
 
+@pytest.mark.needs("LMPOP")
 @pytest.mark.parametrize("transaction", [True, False])
 async def test_pipelines(redis: Client, prefixed: Client, transaction: bool) -> None:
     replies = (

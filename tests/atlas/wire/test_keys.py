@@ -36,7 +36,7 @@ def catalogue(server: redis.Redis) -> dict[str, list[Any]]:
     def note(entries: list[Any]) -> None:
         for entry in entries:
             found[entry[0].replace("|", " ").upper()] = entry
-            note(entry[9])
+            note(entry[9] if len(entry) > 9 else [])  # Redis 6 has no more than names and flags
 
     note(server.execute_command("COMMAND"))
     return found
@@ -69,10 +69,12 @@ def _expected(entry: list[Any], args: list[str]) -> set[int]:
     return {place - words for place in places}
 
 
+@pytest.mark.needs("COMMAND DOCS")  # specifications came with it
 def test_every_command_of_the_server_is_known(catalogue: dict[str, list[Any]]) -> None:
     assert set(catalogue) - set(RULES) == set()
 
 
+@pytest.mark.needs("COMMAND DOCS")  # specifications came with it
 def test_places_are_those_of_the_servers_specifications(catalogue: dict[str, list[Any]]) -> None:
     """Two wherever a number may stand, so that it may count keys; enough arguments for any command."""
     for name, entry in catalogue.items():
@@ -83,7 +85,10 @@ def test_places_are_those_of_the_servers_specifications(catalogue: dict[str, lis
             assert set(key_positions(name, args) or ()) == _expected(entry, args), (name, size)
 
 
-def test_policies_are_those_of_the_servers_tips(catalogue: dict[str, list[Any]]) -> None:
+def test_policies_are_those_of_the_servers_tips(server_name: str, request: pytest.FixtureRequest) -> None:
+    if server_name != "valkey9":
+        pytest.skip("the table has what the newest server says")
+    catalogue: dict[str, list[Any]] = request.getfixturevalue("catalogue")
     for name, entry in catalogue.items():
         tips = dict(tip.partition(":")[::2] for tip in entry[7])
         assert policy(name) == (tips.get("request_policy"), tips.get("response_policy")), name
@@ -139,7 +144,7 @@ def test_getkeys_agrees_on_every_call_of_the_parity_table(server: redis.Redis) -
                 continue  # a command of a module, or arguments that the server refuses
             encoder = server.get_encoder()
             ours = [encoder.decode(encoder.encode(key)) for key in keys_of(name, args) or ()]
-            assert ours == theirs, (name, args)
+            assert sorted(ours) == sorted(theirs), (name, args)  # Redis 6 names destinations last
             compared += bool(theirs)
     assert compared > 300
 
@@ -147,7 +152,6 @@ def test_getkeys_agrees_on_every_call_of_the_parity_table(server: redis.Redis) -
 @pytest.mark.parametrize(
     ("command", "keys"),
     [
-        ("GEORADIUS k 1 2 3 km STORE a STOREDIST b", "k b"),
         ("GEORADIUS k 1 2 3 km", "k"),
         ("GEORADIUSBYMEMBER k STORE 3 km COUNT 2 STORE a", "k a"),
         ("SORT k", "k"),
@@ -172,7 +176,12 @@ def test_rules(server: redis.Redis, command: str, keys: str) -> None:
     name, *args = command.split()
     assert list(keys_of(name, args) or ()) == keys.split()
     theirs = _server_says(server, command.split())
-    assert theirs is None or theirs == keys.split()
+    assert theirs is None or sorted(theirs) == sorted(keys.split())
+
+
+def test_of_several_destinations_the_last_counts() -> None:
+    """As when it is carried out; COMMAND GETKEYS of Redis 7 names them all."""
+    assert keys_of("GEORADIUS", ["k", "1", "2", "3", "km", "STORE", "a", "STOREDIST", "b"]) == ("k", "b")
 
 
 def test_migrate_of_many_keys() -> None:
