@@ -350,7 +350,7 @@ class TestMappings:
         assert error.value == 70000
         error = refused(Settings.from_mapping, "cache", {"driver": "embeded"})
         assert "did you mean 'embedded'?" in str(error)
-        assert list(error.allowed) == ["redis", "embedded", "sentinel"]
+        assert list(error.allowed) == ["redis", "embedded", "sentinel", "cluster"]
 
     @pytest.mark.parametrize(
         ("word", "meant"), [("pasword", "password"), ("hots", "host"), ("timeout", "timeouts")]

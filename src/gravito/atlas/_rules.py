@@ -13,7 +13,7 @@ from gravito.errors import ConfigurationError
 
 TRUE = frozenset({"1", "true", "t", "yes", "y", "on"})
 FALSE = frozenset({"0", "false", "f", "no", "n", "off"})
-DRIVERS = ("redis", "embedded", "sentinel")
+DRIVERS = ("redis", "embedded", "sentinel", "cluster")
 MASK = "***"
 
 
@@ -149,7 +149,7 @@ SETTINGS = {
     "service": text("the name of a service", optional=True),
     "sentinel_username": text(optional=True),
     "sentinel_password": text(optional=True, secret=True),
-    "read_from": choice("primary", "replica"),
+    "read_from": choice("primary", "replica", "nearest"),
 }
 GROUPS: Mapping[str, Mapping[str, Rule]] = {
     "timeouts": TIMEOUTS,

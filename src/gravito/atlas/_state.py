@@ -76,6 +76,10 @@ def _topology(settings: Settings, hooks: Hooks) -> Standalone:
         from gravito.atlas.topology.sentinel import Sentinel  # noqa: PLC0415  # only who uses it pays for it
 
         return Sentinel(settings, hooks)
+    if settings.driver == "cluster":
+        from gravito.atlas.topology.cluster import Cluster  # noqa: PLC0415  # the same
+
+        return Cluster(settings, hooks)
     return Standalone(settings, hooks)
 
 

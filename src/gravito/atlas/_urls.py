@@ -5,6 +5,7 @@
 | `redis://user:password@host:6379/0?option=value` | TCP |
 | `rediss://...` | TCP with TLS |
 | `unix://user:password@/path/to.sock?db=1` | unix socket |
+| `redis+cluster://user:password@h1:6379,h2,h3` | a cluster, by some of its nodes; `rediss+cluster://` with TLS |
 | `embedded://` | the private engine, gone at exit |
 | `embedded:///some/dir` | the private engine, data kept in the folder |
 | `redis+sentinel://user:password@h1:26379,h2,h3/service/0` | a primary that sentinels name |
@@ -30,6 +31,8 @@ SCHEMES = (
     "embedded",
     "redis+sentinel",
     "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
 )
 _ESCAPE = "write '/', '?', '#' and '@' in a user name or password as %2F, %3F, %23 and %40"
 
@@ -71,7 +74,7 @@ def parse_url(url: object, connection: str | None = None) -> dict[str, Any]:
 
 
 def _malformed(connection: str | None, why: str) -> ConfigurationError:
-    allowed = "redis://, rediss://, unix://, embedded://, redis+sentinel://"
+    allowed = "redis://, rediss://, unix://, embedded://, redis+sentinel:// or redis+cluster://"
     return ConfigurationError(
         f"{prefix(connection)}malformed url: {why}; allowed: {allowed}", field="url", allowed=allowed
     )
@@ -167,6 +170,13 @@ def _nodes(parts: SplitResult, connection: str | None) -> tuple[str, ...]:
     return nodes
 
 
+def _cluster(parts: SplitResult, connection: str | None) -> dict[str, Any]:
+    if parts.path.strip("/") not in ("", "0"):
+        raise _malformed(connection, "a cluster has database 0 alone, so nothing follows the hosts")
+    options = {"driver": "cluster", "nodes": _nodes(parts, connection), **_credentials(parts)}
+    return options | ({"tls": True} if parts.scheme == "rediss+cluster" else {})
+
+
 def _port(parts: SplitResult, connection: str | None) -> int | None:
     try:
         return parts.port
@@ -216,4 +226,6 @@ _SCHEME = {
     "embedded": _embedded,
     "redis+sentinel": _sentinel,
     "rediss+sentinel": _sentinel,
+    "redis+cluster": _cluster,
+    "rediss+cluster": _cluster,
 }

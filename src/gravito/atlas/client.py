@@ -69,6 +69,14 @@ class Client(BaseClient):
         settings: where and how to connect; `Client.from_url` takes a URL instead.
     """
 
+    def __new__(cls, settings: Settings | None = None) -> Self:
+        """A cluster's client is a subclass, so that the plain one asks nothing for each command."""
+        if cls is Client and settings is not None and settings.driver == "cluster":
+            from gravito.atlas._cluster_client import ClusterClient  # noqa: PLC0415  # it imports this module
+
+            return cast(Self, super().__new__(ClusterClient))
+        return super().__new__(cls)
+
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings if settings is not None else Settings(driver="embedded")
         self._specs = Specs(self.settings.protocol, self.settings.key_prefix)

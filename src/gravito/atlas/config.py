@@ -195,8 +195,8 @@ class Settings(_Checked, frozen=True, kw_only=True):
 
     Args:
         name: the connection's name, for messages.
-        driver: "redis" (a server, also Valkey), "embedded" (the private engine) or "sentinel" (a primary that
-            sentinels name).
+        driver: "redis" (a server, also Valkey), "embedded" (the private engine), "sentinel" (a primary that
+            sentinels name) or "cluster".
         host: name or address of the server.
         port: 1 to 65535.
         path: a unix socket; goes before host and port.
@@ -221,13 +221,14 @@ class Settings(_Checked, frozen=True, kw_only=True):
         measure_latency: keep a histogram for `client.stats()`.
         key_prefix: put in front of every key of every command, and taken off the keys in replies; None for none.
             It has none of the characters `*?[]^\\`, which mean something in a pattern.
-        nodes: the sentinels' addresses, as `host:port`; without a port 26379.
+        nodes: the sentinels' addresses, as `host:port`; without a port 26379. For a cluster, some of its nodes;
+            without a port 6379.
         service: the name under which the sentinels know the primary.
         sentinel_username: ACL user at the sentinels; theirs are other users than the servers'.
         sentinel_password: of that user; never shown.
         sentinel_tls: None for plain connections to the sentinels; `tls` is for those to the servers.
         read_from: "primary", or "replica" for commands that only read, on the shared wire: what a replica has
-            may be older.
+            may be older. On a cluster also "nearest", by measured round trip.
 
     Raises:
         ConfigurationError: names the field, the value (never a secret) and what is allowed.
@@ -275,7 +276,7 @@ class Settings(_Checked, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(
                 self,
                 "nodes",
-                _addresses.whole(self.nodes, _SENTINEL_PORT),
+                _addresses.whole(self.nodes, 6379 if self.driver == "cluster" else _SENTINEL_PORT),
             )
         self._check_together()
         if self.directory is not None:
@@ -300,12 +301,25 @@ class Settings(_Checked, frozen=True, kw_only=True):
             raise self._problem("directory", f"is {self.directory!r}", 'None unless the driver is "embedded"')
         if self.path is not None and self.tls is not None:
             raise self._problem("tls", "is set", "None with a unix socket")
-        if self.driver == "sentinel":
+        if self.read_from == "nearest" and self.driver != "cluster":
+            raise self._problem(
+                "read_from", "is 'nearest'", "'primary' or 'replica' unless the driver is \"cluster\""
+            )
+        if self.driver == "cluster":
+            self._check_cluster()
+        elif self.driver == "sentinel":
             self._check_sentinel()
         else:
             for field in _OF_SENTINELS:
                 if getattr(self, field) not in ((), None, "primary"):
                     raise self._problem(field, "is set", 'nothing unless the driver is "sentinel"')
+
+    def _check_cluster(self) -> None:
+        if not self.nodes:
+            msgspec.structs.force_setattr(self, "nodes", (f"{self._host_in_brackets}:{self.port}",))
+        for field, plain in (("path", None), ("db", 0), ("service", None)):
+            if getattr(self, field) != plain:
+                raise self._problem(field, f"is {getattr(self, field)!r}", f'{plain} with driver "cluster"')
 
     def _check_sentinel(self) -> None:
         if not self.nodes:
@@ -322,12 +336,14 @@ class Settings(_Checked, frozen=True, kw_only=True):
     @property
     def address(self) -> str:
         """Where the connection goes, without secrets: `127.0.0.1:6379`, `/run/x.sock`, `embedded:/dir`,
-        `mymaster@h1:26379`.
+        `mymaster@h1:26379`, `cluster:h1:6379`.
         """
         if self.driver == "embedded":
             return f"embedded:{self.directory}" if self.directory else "embedded"
         if self.driver == "sentinel":
             return f"{self.service}@{','.join(self.nodes)}"
+        if self.driver == "cluster":
+            return "cluster:" + ",".join(self.nodes or ())
         if self.path is not None:
             return self.path
         return f"{self._host_in_brackets}:{self.port}"
@@ -343,6 +359,8 @@ class Settings(_Checked, frozen=True, kw_only=True):
         if self.path is not None:
             return f"unix://{user}{quote(self.path)}" + (f"?db={self.db}" if self.db else "")
         scheme = "rediss" if self.tls is not None else "redis"
+        if self.driver == "cluster":
+            return f"{scheme}+cluster://{user}{','.join(self.nodes)}"
         if self.driver == "sentinel":
             service = quote(self.service or "", safe="")
             return f"{scheme}+sentinel://{user}{','.join(self.nodes)}/{service}/{self.db}"

@@ -34,6 +34,7 @@ class LeasePool:
         opener: Opener,
         note_retry: Callable[[Entry, Exception], None] = lambda entry, error: None,
     ) -> None:
+        self.redirect: Callable[[Entry, Exception], bool] | None = None  # a cluster's: takes refused entries
         self._note_retry = note_retry  # told of each command that is sent again
         self._settings = settings
         self._opener = opener
@@ -233,7 +234,7 @@ class LeasePool:
         except Exception as error:
             entry.fail(error)
 
-    async def _carry(
+    async def _carry(  # noqa: PLR0915  # its callbacks share its state
         self, wire: Wire, entry: Entry, hold: float, clean: bool, patience: float
     ) -> float | None:
         """Send on this wire and give it back. Returns seconds after which to try again, None if it is settled."""
@@ -259,6 +260,9 @@ class LeasePool:
             nonlocal again, clean
             if refused is not entry:
                 return False
+            if self.redirect is not None and self.redirect(refused, error):
+                settled.set()  # it travels on elsewhere, and this wire is given back
+                return True
             if retry.is_stranger(error) and refused.attempt == 1:
                 # This wire and its idle kin are no longer let in: a new one asks for the credentials anew.
                 again, clean = 0.0, False

@@ -1,0 +1,453 @@
+"""A cluster: a table from slot to node, kept true by what the nodes answer.
+
+Each node has its own shared wire, so the commands of a loop turn go out as one write per node. An entry that a
+node does not serve travels on: to the node that MOVED or ASK names, or, when its node is lost, through the lobby
+until a new map names another. A refresh is single-flight and rate-limited, and asks whoever is known by then,
+so the seeds may be gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from typing import Any
+
+from gravito import errors
+from gravito.atlas import _addresses
+from gravito.atlas.config import Settings
+from gravito.atlas.topology._lobby import Lobby
+from gravito.atlas.topology._node import NEVER, ClusterNode
+from gravito.atlas.topology._routing import arguments, asking, slot_of_entry
+from gravito.atlas.topology.slots import SLOTS, Node, SlotMap
+from gravito.atlas.topology.standalone import Standalone
+from gravito.atlas.wire import commands, retry
+from gravito.atlas.wire.connection import Wire
+from gravito.atlas.wire.entry import Batch, Confirm, Entry
+from gravito.atlas.wire.meter import Hooks, Meter
+from gravito.atlas.wire.pool import LeasePool
+
+log = logging.getLogger("gravito.atlas")
+
+_URGENT = 0.1  # seconds between two looks at the cluster while somebody waits for a map
+_CALM = 1.0  # seconds otherwise; MOVED has corrected its slot already
+_PATIENCE = 1.0  # seconds for one node to say what it knows
+_DIRECT_HOPS = 5  # redirections at once; then with backoff, for two nodes may disagree for a while
+
+
+class Cluster(Standalone):
+    """The nodes of one client in one event loop. Stands where `Standalone` stands for one server."""
+
+    def __init__(self, settings: Settings, hooks: Hooks) -> None:
+        self.settings = settings
+        self.loop = asyncio.get_running_loop()
+        self.meter = Meter(latency=settings.measure_latency)
+        self.hooks = hooks
+        self.tier = None
+        self.map = SlotMap()
+        self.nodes: dict[tuple[str, int], ClusterNode] = {}  # all that the map names
+        self.lobby = Lobby(settings, self.refresh_soon)
+        self.owners: list[ClusterNode | Lobby] = [self.lobby] * SLOTS  # who takes a slot's writes
+        self.readers: list[ClusterNode | Lobby] = self.owners  # who takes its reads
+        self.shared: Any = _Waiting(self)
+        self.pool: Any = _Leases(self)
+        self._seeds = [Node(*_addresses.split(each, 6379)) for each in settings.nodes]
+        self._strangers: list[ClusterNode] = []  # seeds that the map calls by another name
+        self._refreshing: asyncio.Task[None] | None = None
+        self._refreshed = -10.0  # loop time of the last refresh
+        self._failed = 0  # refreshes in a row that nobody answered
+        self._known = asyncio.Event()  # there is a map
+        self._tasks: set[asyncio.Task[Any]] = set()  # nodes that are being left
+        self._closed = False
+        self.send = self._send
+
+    def __repr__(self) -> str:
+        return f"<Cluster {self.settings.address}, {len(self.nodes)} nodes, {len(self.lobby)} wait>"
+
+    # -- sending ---------------------------------------------------------------------------------------------
+
+    def node_of(self, entry: Entry) -> ClusterNode | Lobby:
+        """Who serves an entry now, by its own bytes."""
+        slot = slot_of_entry(entry)
+        return self.owners[slot] if slot is not None else self.default_node()
+
+    def default_node(self) -> ClusterNode | Lobby:
+        """A primary for commands without keys: the same one while it is connected."""
+        primaries = self.primaries()
+        return next((node for node in primaries if node.connected), next(iter(primaries), self.lobby))
+
+    def _send(self, entry: Entry) -> None:
+        node = self.node_of(entry)
+        args = arguments(entry) if entry.spec.leased else ()
+        if commands.needs_lease(entry.spec.name, args):
+            hold = commands.blocking_timeout(entry.spec.name, args)
+            node.send_apart(entry, hold, commands.leaves_clean(entry.spec.name, args))
+        else:
+            node.send(entry)
+
+    def send_apart(self, entry: Entry, hold: float, clean: bool, patience: float = 0.0) -> None:
+        """Send an entry on a leased wire of its node."""
+        self.node_of(entry).send_apart(entry, hold, clean, patience)
+
+    # -- what nodes give back --------------------------------------------------------------------------------
+
+    def redirect(self, entry: Entry, error: Exception) -> bool:
+        """An error reply: when it says that the entry was not applied here, send it where it will be."""
+        if self._closed or isinstance(entry, Batch | Confirm) or entry.retry is NEVER:
+            return False
+        if not isinstance(error, (errors.AskError, errors.ReadOnlyError, *retry.NOT_APPLIED)):
+            return False
+        if isinstance(error, errors.MovedError):
+            self.moved(error)
+        elif isinstance(error, errors.ClusterDownError | errors.ReadOnlyError):
+            self.refresh_soon()
+        if isinstance(error, errors.AskError) and entry.attempt <= _DIRECT_HOPS:
+            entry.attempt += 1
+            self._travel(entry, error)
+            return True
+        more = (errors.AskError, errors.ReadOnlyError)
+        pause = retry.pause_after(entry, error, self.settings, self.loop.time(), more=more)
+        if pause is None:
+            return False
+        entry.since = self.loop.time()
+        self.loop.call_later(pause, self._travel, entry, error)
+        return True
+
+    def _travel(self, entry: Entry, error: Exception) -> None:
+        entry.since = 0.0
+        if entry.future.done():
+            return
+        if type(error) is errors.AskError:
+            self.ask(entry, error)
+        else:
+            self.send(entry)
+
+    def moved(self, error: errors.MovedError) -> ClusterNode:
+        """Note what MOVED says, at once for its slot; the rest is looked up soon."""
+        slot, node = error.slot_id, self.node_at(Node(error.host, error.port))
+        self.map.move(slot, Node(error.host, error.port))
+        self.owners[slot] = self.readers[slot] = node
+        self.refresh_soon()
+        return node
+
+    def ask(self, entry: Entry, error: errors.AskError) -> None:
+        """Send an entry to the node that takes its slot over, with ASKING before it."""
+        node = self.node_at(Node(error.host, error.port))
+
+        def settle(reply: Any) -> None:
+            if entry.future.done():
+                return
+            if isinstance(entry, Batch):
+                (entry.fail if isinstance(reply, Exception) else entry.future.set_result)(reply)
+            elif isinstance(reply, Exception):
+                unsent = isinstance(reply, errors.ConnectionError) and not reply.maybe_applied
+                if not self.redirect(entry, reply) and not (unsent and self.take_back(entry, reply)):
+                    entry.fail(reply)
+            else:
+                entry.finish(reply)
+
+        node.send(asking(entry, self.loop, settle))
+
+    def take_back(self, entry: Entry, cause: Exception) -> bool:
+        """An entry that its node could not be sent waits for a map that names another."""
+        policy = entry.retry or self.settings.retry
+        if (
+            self._closed
+            or isinstance(entry, Batch | Confirm)
+            or policy.attempts == 0
+            or retry.is_final(cause)
+        ):
+            return False
+        now = self.loop.time()
+        start = entry.since or now
+        entry.deadline = entry.deadline or start + (self.settings.timeouts.command or retry.NO_TIMEOUT)
+        if now >= entry.deadline:
+            return False
+        self.lobby.reason = cause
+        self.lobby.send(entry)
+        return True
+
+    # -- the nodes -------------------------------------------------------------------------------------------
+
+    def node_at(self, place: Node) -> ClusterNode:
+        """The node of an address; it need not be on the map yet."""
+        node = self.nodes.get((place.host, place.port))
+        if node is None:
+            node = self.nodes[place.host, place.port] = self._new(place)
+        return node
+
+    def _new(self, place: Node) -> ClusterNode:
+        return ClusterNode(self.settings, self.hooks, self.meter, self, place)
+
+    def primaries(self) -> list[ClusterNode]:
+        """The nodes that take writes, by the map."""
+        return [self.node_at(place) for place in self.map.primaries]
+
+    def replicas(self) -> list[ClusterNode]:
+        """The nodes that copy others, by the map."""
+        return [node for node in self.all_nodes() if not node.primary]
+
+    def all_nodes(self) -> list[ClusterNode]:
+        """Every node on the map, primaries first."""
+        return [self.node_at(place) for place in self.map.nodes]
+
+    async def ready(self) -> None:
+        """Wait for the first map.
+
+        Raises a ConnectionError of the node that was asked last, or ConnectTimeoutError.
+        """
+        if self._known.is_set():
+            return
+        self.refresh_soon()
+        try:
+            async with asyncio.timeout(self.settings.timeouts.connect):
+                while not self._known.is_set() and self._refreshing is not None:
+                    waits = asyncio.ensure_future(self._known.wait())
+                    await asyncio.wait({waits, self._refreshing}, return_when=asyncio.FIRST_COMPLETED)
+                    waits.cancel()
+        except TimeoutError:
+            pass
+        if not self._known.is_set():
+            why = self.lobby.reason or errors.ConnectTimeoutError(f"{self.settings.address} does not answer")
+            raise why
+
+    # -- the map ---------------------------------------------------------------------------------------------
+
+    def refresh_soon(self) -> None:
+        """Look at the cluster again, unless that is under way."""
+        if self._refreshing is None and not self._closed:
+            self._refreshing = self.loop.create_task(self._refresh(), name="gravito cluster refresh")
+
+    async def _refresh(self) -> None:
+        try:
+            gap = _URGENT if len(self.lobby) or not self._known.is_set() else _CALM
+            await asyncio.sleep(self._refreshed + gap - self.loop.time())
+            found = await self._look()
+            self._refreshed = self.loop.time()
+            if found is not None:
+                self._failed = 0
+                self._adopt(found)
+                await self._measure()
+            else:
+                self._failed += 1
+        finally:
+            self._refreshing = None
+        self._after_refresh(found is not None)
+
+    def _after_refresh(self, fresh: bool) -> None:
+        if fresh:
+            for entry in self.lobby.leave():
+                self.send(entry)
+        cause = self.lobby.reason
+        hopeless = not self._known.is_set() and self._failed > self.settings.retry.attempts
+        if cause is not None and not fresh and (hopeless or retry.is_final(cause)):
+            self.lobby.fail(cause)
+        if len(self.lobby):
+            self.refresh_soon()
+
+    async def _look(self) -> SlotMap | None:
+        """What the first node that answers says of the cluster."""
+        for node in self._sources():
+            try:
+                async with asyncio.timeout(min(_PATIENCE, self.settings.timeouts.connect)):
+                    reply = await node.ask("CLUSTER", "SLOTS")
+                found = SlotMap.from_slots(reply, node.host)
+                if found.covered:
+                    return found
+                self.lobby.reason = errors.ClusterDownError(
+                    f"{node.name} knows of no node that serves a slot"
+                )
+            except errors.ResponseError as error:
+                self.lobby.reason = errors.ConfigurationError(
+                    f"connection '{self.settings.name}': {node.name} does not say who is in its cluster ({error}). "
+                    "A single server is redis://",
+                    field="driver",
+                )
+            except (errors.GravitoError, TimeoutError) as error:
+                known = isinstance(error, errors.GravitoError)
+                self.lobby.reason = (
+                    error if known else errors.ConnectTimeoutError(f"{node.name} does not answer")
+                )
+        return None
+
+    def _sources(self) -> list[ClusterNode]:
+        """Whom to ask: nodes that are connected, other nodes, seeds."""
+        nodes = list(self.nodes.values())
+        random.shuffle(nodes)
+        nodes.sort(key=lambda node: not node.connected)
+        for place in self._seeds:
+            if (place.host, place.port) not in self.nodes:
+                known = [
+                    node for node in self._strangers if (node.host, node.port) == (place.host, place.port)
+                ]
+                if not known:
+                    known = [self._new(place)]
+                    self._strangers += known
+                nodes += known
+        return nodes
+
+    def _adopt(self, found: SlotMap) -> None:
+        named = {(place.host, place.port) for place in found.nodes}
+        for node in [node for node in self._strangers if (node.host, node.port) in named]:
+            self._strangers.remove(node)
+            self.nodes[node.host, node.port] = node
+        self.map = found
+        primaries = {self.node_at(place) for place in found.primaries}
+        for node in self.all_nodes():
+            was, node.primary = node.primary, node in primaries
+            if was and not node.primary:
+                node.demote()
+        self._fill(self.owners, self._primary)
+        self._choose_readers()
+        gone = [key for key in self.nodes if key not in named]
+        for node in [self.nodes.pop(key) for key in gone] + self._strangers:
+            self._leave(node)
+        self._strangers.clear()
+        self._known.set()
+        log.debug("connection '%s': %r", self.settings.name, found)
+
+    def _fill(self, table: list[ClusterNode | Lobby], choose: Callable[[Any], ClusterNode]) -> None:
+        """Lay a map over a table in place: whoever holds the table sees the change."""
+        table[:] = [self.lobby] * SLOTS
+        for first, last, shard in self.map.ranges():
+            table[first : last + 1] = [choose(shard)] * (last - first + 1)
+
+    def _primary(self, shard: Any) -> ClusterNode:
+        return self.node_at(shard.primary)
+
+    def _choose_readers(self) -> None:
+        if self.settings.read_from == "primary":
+            return
+        if self.readers is self.owners:
+            self.readers = list(self.owners)
+        self._fill(self.readers, self._reader)
+
+    def _reader(self, shard: Any) -> ClusterNode:
+        replicas = [self.node_at(place) for place in shard.replicas]
+        if self.settings.read_from == "replica":
+            return random.choice(replicas) if replicas else self.node_at(shard.primary)
+        return min([self.node_at(shard.primary), *replicas], key=lambda node: node.rtt)
+
+    async def _measure(self) -> None:
+        """Round trips of all nodes, where reads go to the nearest."""
+        if self.settings.read_from == "nearest":
+            await asyncio.gather(*map(self._measure_one, self.all_nodes()))
+            self._choose_readers()
+
+    async def _measure_one(self, node: ClusterNode) -> None:
+        node.rtt = _PATIENCE  # of one that does not answer
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await node.ask("PING")  # the first one may have to connect
+                start = self.loop.time()
+                await node.ask("PING")
+                node.rtt = self.loop.time() - start
+        except (errors.GravitoError, TimeoutError):
+            pass
+
+    def _leave(self, node: ClusterNode) -> None:
+        task = self.loop.create_task(node.aclose(), name=f"gravito leave {node.name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- as one server has it --------------------------------------------------------------------------------
+
+    async def open(self) -> Wire:
+        """A new wire to any primary that takes one, for classic publish and subscribe."""
+        await self.ready()
+        nodes = self.primaries()
+        random.shuffle(nodes)
+        failure: Exception | None = None
+        for node in sorted(nodes, key=lambda node: not node.connected):
+            try:
+                return await node.open()
+            except errors.ConnectionError as error:
+                failure = error
+        self.refresh_soon()
+        raise failure or errors.ConnectionError(f"{self.settings.address}: no primary is known")
+
+    def everyone(self) -> list[ClusterNode]:
+        """All nodes with wires, also those that are on no map."""
+        return [*self.nodes.values(), *self._strangers]
+
+    def wires(self) -> list[Wire]:
+        """All wires of all nodes."""
+        return [wire for node in self.everyone() for wire in node.wires()]
+
+    async def aclose(self) -> None:
+        """Finish what is in flight and close every node's wires."""
+        if len(self.lobby) and self._refreshing is not None:
+            await asyncio.wait({self._refreshing}, timeout=self.settings.timeouts.drain)
+        self._closed = True
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+        self.lobby.close()
+        await asyncio.gather(*[node.aclose() for node in self.everyone()], *self._tasks)
+
+
+class _Waiting:
+    """What others ask of a shared wire, over all nodes."""
+
+    wire = None  # a cluster has no single one
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    @property
+    def waiting(self) -> int:
+        """Entries that wait for a wire, for room, or for a map."""
+        return len(self._cluster.lobby) + sum(node.shared.waiting for node in self._cluster.everyone())
+
+    @property
+    def connecting(self) -> bool:
+        """True while there is no map, or a node is being connected to."""
+        cluster = self._cluster
+        return not cluster._known.is_set() or any(node.shared.connecting for node in cluster.everyone())
+
+
+class _Leases:
+    """What others ask of a pool, over all nodes."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._lent: dict[Wire, LeasePool] = {}
+
+    def _sum(self, name: str) -> int:
+        return sum(getattr(node.pool, name) for node in self._cluster.everyone())
+
+    @property
+    def lent(self) -> int:
+        """Wires in use."""
+        return self._sum("lent")
+
+    @property
+    def idle(self) -> int:
+        """Wires open and free."""
+        return self._sum("idle")
+
+    @property
+    def waiting(self) -> int:
+        """Callers that wait for a wire."""
+        return self._sum("waiting")
+
+    async def acquire(self, slot: int | None = None) -> Wire:
+        """A wire to a slot's node, or to any primary, until `release`."""
+        await self._cluster.ready()
+        node = self._cluster.default_node() if slot is None else self._cluster.owners[slot]
+        if isinstance(node, Lobby):
+            raise errors.ClusterDownError(f"no node serves slot {slot}")
+        wire = await node.pool.acquire()
+        self._lent[wire] = node.pool
+        return wire
+
+    def release(self, wire: Wire, clean: bool) -> None:
+        """Give it back to its node."""
+        pool = self._lent.pop(wire, None)
+        if pool is not None:
+            pool.release(wire, clean)
+
+    def drop_idle(self) -> None:
+        """Close the wires that are open and free."""
+        for node in self._cluster.everyone():
+            node.pool.drop_idle()

@@ -1,0 +1,378 @@
+"""The cluster client against a cluster of real processes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from gravito import errors
+from gravito.atlas import Client, Retry, Timeouts
+from gravito.atlas._cluster_client import ClusterClient
+from gravito.atlas._local_cluster import LocalCluster
+from gravito.atlas._local_sentinels import LocalSentinels
+from gravito.atlas._nodes import Node
+
+
+@pytest.fixture
+async def redis(cluster: LocalCluster) -> AsyncIterator[ClusterClient]:
+    """A client of the three primaries, which are empty."""
+    async with Client.from_url(cluster.url) as client:
+        assert isinstance(client, ClusterClient)
+        await client.flushall()
+        yield client
+
+
+def other_than(cluster: LocalCluster, owner: Node) -> Node:
+    return next(node for node in cluster.nodes if node is not owner)
+
+
+async def in_thread(work: Any, *args: Any) -> Any:
+    return await asyncio.to_thread(work, *args)
+
+
+class Moving:
+    """A slot on its way from one node to another, its keys not yet moved."""
+
+    def __init__(self, cluster: LocalCluster, slot: int) -> None:
+        self.cluster, self.slot = cluster, slot
+        self.source = cluster.owner_of(slot)
+        self.target = other_than(cluster, self.source)
+
+    async def __aenter__(self) -> Moving:
+        await in_thread(self._begin)
+        return self
+
+    def _begin(self) -> None:
+        self.target.ask("CLUSTER", "SETSLOT", self.slot, "IMPORTING", self.cluster.node_id(self.source))
+        self.source.ask("CLUSTER", "SETSLOT", self.slot, "MIGRATING", self.cluster.node_id(self.target))
+
+    async def __aexit__(self, *exc: object) -> None:
+        await in_thread(self._end)
+
+    def _end(self) -> None:
+        self.cluster.migrate(self.slot, self.target)
+        self.cluster.wait()
+        self.cluster.migrate(self.slot, self.source)
+        self.cluster.wait()
+
+
+class TestRouting:
+    async def test_a_client_of_a_cluster_s_settings_is_a_cluster_s(self, cluster: LocalCluster) -> None:
+        assert type(Client.from_url(cluster.url)) is ClusterClient
+        assert type(Client.from_url("redis://h")) is Client
+
+    async def test_replies_match_commands(self, redis: ClusterClient) -> None:
+        assert all(await asyncio.gather(*[redis.set(f"k{i}", i) for i in range(1000)]))
+        assert await asyncio.gather(*[redis.get(f"k{i}") for i in range(1000)]) == [
+            str(i) for i in range(1000)
+        ]
+        assert redis.stats().connections == 3
+
+    async def test_the_commands_of_a_turn_are_one_write_per_node(
+        self, redis: ClusterClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await redis.dbsize()
+        wires = [node.shared.wire for node in redis.get_primaries()]
+        writes = []
+        for wire in wires:
+            assert wire is not None
+            wire._lone = False  # as under load
+            write = wire._write_out
+            monkeypatch.setattr(
+                wire, "_write_out", lambda data, write=write: (writes.append(data), write(data))
+            )
+        await asyncio.gather(*[redis.get(f"k{i}") for i in range(300)])
+        assert len(writes) == 3
+
+    async def test_one_seed_is_enough_and_need_not_live_on(self, cluster: LocalCluster) -> None:
+        seed = cluster.nodes[2]
+        async with Client.from_url(f"redis+cluster://127.0.0.1:1,{seed.address}") as client:
+            await client.set("a", 1)
+            state = client._state().topology
+            state._seeds = []  # type: ignore[attr-defined]  # as if they were gone for good
+            state._refreshed = -10.0  # type: ignore[attr-defined]  # at once
+            state.refresh_soon()  # type: ignore[attr-defined]  # it is a cluster
+            await state._refreshing  # type: ignore[attr-defined]  # it is a cluster
+            assert state._failed == 0  # type: ignore[attr-defined]  # it is a cluster
+            assert await client.get("a") == "1"
+
+    async def test_nobody_there(self) -> None:
+        client = Client.from_url("redis+cluster://127.0.0.1:1,127.0.0.1:2")
+        with pytest.raises(errors.RefusedError):
+            await client.get("a")
+        await client.aclose()
+
+    async def test_a_single_server_is_no_cluster(self, sentinels: LocalSentinels) -> None:
+        client = Client.from_url(f"redis+cluster://{sentinels.primary().address}")
+        with pytest.raises(errors.ConfigurationError, match="A single server is redis://"):
+            await client.get("a")
+        await client.aclose()
+
+    async def test_keys_of_any_kind(self, redis: ClusterClient) -> None:
+        for key in (b"\xff", 7, 1.5, "gr\u00fc\u00df", bytearray(b"x"), "{tag}a"):
+            assert await redis.set(key, "v")
+            assert await redis.get(key) == "v"
+
+    async def test_a_value_that_takes_a_leased_wire(self, redis: ClusterClient) -> None:
+        big = "x" * (2 * 1024 * 1024)
+        assert await redis.set("big", big)
+        assert await redis.get("big") == big
+
+    async def test_blocking_commands(self, redis: ClusterClient) -> None:
+        waiting = asyncio.ensure_future(redis.blpop("list", 5))
+        await redis.rpush("list", "x")
+        assert await waiting == ("list", "x")
+
+    async def test_a_command_that_no_table_knows(self, redis: ClusterClient) -> None:
+        with pytest.raises(errors.ResponseError):
+            await redis.execute("NO.SUCH.COMMAND", "k")
+
+
+class TestSeveralKeys:
+    async def test_split_and_joined_in_order(self, redis: ClusterClient) -> None:
+        keys = [f"k{i}" for i in range(50)]
+        assert await redis.mset({key: key for key in keys})
+        assert await redis.mget(*keys, "absent", keys[0]) == [*keys, None, keys[0]]
+        assert await redis.exists(*keys, "absent") == 50
+        assert await redis.touch(*keys) == 50
+        assert await redis.delete(*keys[:25]) == 25
+        assert await redis.unlink(*keys) == 25
+
+    async def test_other_commands_over_slots_are_refused_unsent(self, redis: ClusterClient) -> None:
+        before = redis.stats().commands
+        with pytest.raises(
+            errors.CrossSlotError, match=r"RENAME: .*a \(slot 15495\), b \(slot 3300\).*Nothing was sent"
+        ):
+            await redis.rename("a", "b")
+        with pytest.raises(errors.CrossSlotError):
+            await redis.eval("return 1", 2, "a", "b")
+        assert redis.stats().commands == before
+
+    async def test_same_slot_as_it_is(self, redis: ClusterClient) -> None:
+        await redis.set("{t}a", 1)
+        assert await redis.rename("{t}a", "{t}b")
+        assert await redis.mget("{t}a", "{t}b") == [None, "1"]
+
+
+class TestWithoutKeys:
+    async def test_all_primaries_by_policy(self, redis: ClusterClient) -> None:
+        await redis.mset({f"k{i}": i for i in range(30)})
+        assert await redis.dbsize() == 30
+        assert sorted(await redis.keys("*")) == sorted(f"k{i}" for i in range(30))
+        assert {key async for key in redis.scan_iter(match="k*", count=5)} == {f"k{i}" for i in range(30)}
+        assert await redis.randomkey() is not None
+        digest = await redis.script_load("return 1")
+        assert await redis.script_exists(digest, "0" * 40) == [True, False]
+        assert await redis.config_set("slowlog-max-len", 129) is True
+        assert await redis.ping() is True
+        await redis.flushall()
+        assert await redis.dbsize() == 0
+        assert await redis.randomkey() is None
+
+    async def test_one_node(self, redis: ClusterClient) -> None:
+        assert "redis_version" in await redis.info()
+        assert await redis.echo("x") == "x"
+
+    async def test_named_nodes(self, redis: ClusterClient) -> None:
+        nodes = redis.get_primaries()
+        assert len(nodes) == 3
+        assert await redis.dbsize(target_nodes=nodes[0]) == 0
+        assert await redis.dbsize(target_nodes="primaries") == {node.name: 0 for node in nodes}
+        assert await redis.ping(target_nodes=nodes[:2]) == {node.name: True for node in nodes[:2]}
+        with pytest.raises(errors.DataError, match="allowed: nodes, or one of primaries"):
+            await redis.ping(target_nodes="some")
+
+    async def test_the_nodes(self, redis: ClusterClient, cluster: LocalCluster) -> None:
+        assert {node.port for node in redis.get_nodes()} == {node.port for node in cluster.nodes}
+        assert redis.get_replicas() == []
+        assert redis.get_node_from_key("a").port == cluster.owner_of(15495).port
+        assert redis.get_node(node_name=cluster.nodes[0].address).port == cluster.nodes[0].port
+
+    async def test_what_is_not_there_says_so(self, redis: ClusterClient) -> None:
+        for refused in (redis.scan, redis.client, redis.monitor, redis.tracked):
+            with pytest.raises(errors.ConfigurationError, match="on a cluster; "):
+                refused()
+
+
+class TestPipelines:
+    async def test_split_by_node_replies_in_order(self, redis: ClusterClient) -> None:
+        pipe = redis.pipeline(transaction=False)
+        for i in range(200):
+            pipe.set(f"k{i}", i).get(f"k{i}")
+        replies = await pipe.execute()
+        assert replies == [each for i in range(200) for each in (True, str(i))]
+
+    async def test_a_command_s_error_is_its_own(self, redis: ClusterClient) -> None:
+        await redis.set("text", "x")
+        replies = await redis.pipeline(transaction=False).get("a").incr("text").get("text").execute(False)
+        assert replies[0] is None
+        assert isinstance(replies[1], errors.ResponseError)
+        assert replies[2] == "x"
+        with pytest.raises(errors.ResponseError, match="Command # 2"):
+            await redis.pipeline(transaction=False).get("a").incr("text").execute()
+
+    async def test_transactions_are_in_one_slot(self, redis: ClusterClient) -> None:
+        assert await redis.pipeline().set("{t}a", 1).incr("{t}a").get("{t}a").exec() == [True, 2, "2"]
+        with pytest.raises(errors.CrossSlotError, match="a transaction"):
+            redis.pipeline().set("a", 1).set("b", 1)
+
+    async def test_watching(self, redis: ClusterClient) -> None:
+        async def add(pipe: Any) -> None:
+            value = int(await pipe.get("n") or 0)
+            pipe.multi()
+            pipe.set("n", value + 1)
+
+        await asyncio.gather(*[redis.transaction(add, "n") for _ in range(5)])
+        assert await redis.get("n") == "5"
+
+    async def test_what_concerns_several_nodes_cannot_stand_in_one(self, redis: ClusterClient) -> None:
+        for queue in (lambda pipe: pipe.dbsize(), lambda pipe: pipe.blpop("a", 1)):
+            with pytest.raises(errors.ConfigurationError, match="pipeline"):
+                queue(redis.pipeline(transaction=False))
+        with pytest.raises(errors.CrossSlotError):
+            redis.pipeline(transaction=False).mget("a", "b")
+
+    async def test_scripts(self, redis: ClusterClient) -> None:
+        await redis.script_flush()
+        script = redis.script("return redis.call('incr', KEYS[1])")
+        assert await script(keys=["a"]) == 1
+        assert await script(keys=["b"]) == 1
+        await redis.script_flush()
+        pipe = redis.pipeline(transaction=False)
+        await script(keys=["a"], client=pipe)
+        await script(keys=["b"], client=pipe)
+        assert await pipe.execute() == [2, 2]
+
+
+class TestOptions:
+    async def test_bytes_and_views(self, redis: ClusterClient) -> None:
+        raw = redis.with_options(decode_responses=False, timeout=2.0, retry=Retry(attempts=1))
+        await raw.mset({"a": 1, "b": 2})
+        assert await raw.mget("a", "b") == [b"1", b"2"]
+        assert await raw.get("a") == b"1"
+
+    async def test_key_prefix(self, cluster: LocalCluster, redis: ClusterClient) -> None:
+        async with Client.from_url(cluster.url, key_prefix="app:") as client:
+            assert await client.mset({"a": 1, "b": 2})
+            assert await client.mget("a", "b") == ["1", "2"]
+            assert sorted(await client.keys("*")) == ["a", "b"]
+            assert await client.pipeline(False).get("a").get("b").exec() == ["1", "2"]
+            assert await redis.get("app:a") == "1"
+
+    async def test_messages(self, redis: ClusterClient) -> None:
+        async with await redis.subscribe("news") as news:
+            await redis.publish("news", "hello")
+            message = await news.get(5)
+            assert message is not None
+            assert message.data == "hello"
+
+
+class TestMoving:
+    async def test_ask(self, redis: ClusterClient, cluster: LocalCluster) -> None:
+        await redis.set("{m}there", 1)
+        async with Moving(cluster, redis.keyslot("{m}")):
+            assert await redis.set("{m}new", "v")
+            assert await asyncio.gather(*[redis.get("{m}new") for _ in range(20)]) == ["v"] * 20
+            assert await redis.get("{m}there") == "1"
+            assert await redis.pipeline(False).get("{m}new").get("{m}there").get("other").exec() == [
+                "v",
+                "1",
+                None,
+            ]
+            assert await redis.pipeline().incr("{m}count").exec() == [1]
+            assert await redis.pipeline().incr("{m}count").get("{m}count").exec() == [2, "2"]
+            await redis.rpush("{m}list", "x")
+            assert await redis.blpop("{m}list", 1) == ("{m}list", "x")
+        assert await redis.get("{m}new") == "v"
+
+    async def test_moved(self, redis: ClusterClient, cluster: LocalCluster) -> None:
+        slot = redis.keyslot("{m}")
+        await redis.set("{m}a", 1)
+        source = await in_thread(cluster.owner_of, slot)
+        target = other_than(cluster, source)
+        await in_thread(cluster.migrate, slot, target)
+        try:
+            assert await redis.get("{m}a") == "1"
+            assert redis.get_node_from_key("{m}a").port == target.port
+            retries = redis.stats().retries
+            assert await redis.get("{m}a") == "1"
+            assert redis.stats().retries == retries
+        finally:
+            await in_thread(cluster.wait)
+            await in_thread(cluster.migrate, slot, source)
+            await in_thread(cluster.wait)
+        assert await redis.pipeline(False).get("{m}a").get("x").exec() == ["1", None]
+        assert await redis.pipeline().get("{m}a").exec() == ["1"]
+
+    async def test_slots_move_one_by_one_under_load(
+        self, redis: ClusterClient, cluster: LocalCluster
+    ) -> None:
+        """No error reaches a caller, no write is lost or applied twice, and replies match their commands."""
+        tags = ["{a}", "{b}", "{c}", "{d}", "{e}"]
+        counts = dict.fromkeys((f"{tag}{i}" for tag in tags for i in range(8)), 0)
+        over = False
+
+        async def count(key: str) -> None:
+            while not over:
+                counts[key] += 1
+                assert await redis.incr(key) == counts[key]
+                assert await redis.get(key) == str(counts[key])
+
+        async def pipe(tag: str) -> None:
+            turn = 0
+            while not over:
+                turn += 1
+                queue = redis.pipeline(transaction=False)
+                for i in range(10):
+                    queue.set(f"{tag}p{i}", f"{turn}:{i}").get(f"{tag}p{i}")
+                assert await queue.execute() == [each for i in range(10) for each in (True, f"{turn}:{i}")]
+                assert await redis.pipeline().set(f"{tag}t", turn).get(f"{tag}t").exec() == [True, str(turn)]
+
+        async with asyncio.TaskGroup() as group:
+            for key in counts:
+                group.create_task(count(key))
+            for tag in tags:
+                group.create_task(pipe(tag))
+            try:
+                for tag in tags:
+                    slot = redis.keyslot(tag)
+                    source = await in_thread(cluster.owner_of, slot)
+                    for target in (other_than(cluster, source), source):
+                        await in_thread(cluster.migrate, slot, target)
+                        await in_thread(cluster.wait)
+            finally:
+                over = True
+        assert await redis.mget(*counts) == [str(value) for value in counts.values()]
+
+
+class TestLosses:
+    async def test_a_primary_is_killed(self, cluster_with_replicas: LocalCluster) -> None:
+        """Reads go on after the replica has taken over, without an error; the time until then is bounded."""
+        cluster = cluster_with_replicas
+        async with Client.from_url(cluster.url, timeouts=Timeouts(command=20.0)) as client:
+            keys = [f"k{i}" for i in range(60)]
+            await client.mset({key: key for key in keys})
+            lost = cluster.primaries()[0]
+            await client.wait(1, 1000)
+            lost.kill()
+            try:
+                assert await asyncio.gather(*[client.get(key) for key in keys]) == keys
+                assert await client.mget(*keys) == keys
+                assert await client.pipeline(False).get(keys[0]).get(keys[1]).get(keys[2]).exec() == keys[:3]
+                assert client.get_node(node_name=lost.address) is None
+            finally:
+                await in_thread(cluster.wait)
+                await in_thread(cluster.rejoin, lost)
+
+    async def test_reads_from_replicas(self, cluster_with_replicas: LocalCluster) -> None:
+        for policy in ("replica", "nearest"):
+            async with Client.from_url(cluster_with_replicas.url, read_from=policy) as client:
+                await client.set("k", "v")
+                await client.wait(1, 1000)
+                assert await client.get("k") == "v"
+                assert client.stats().retries == 0
+                node = client.get_node_from_key("k", replica=True)  # type: ignore[attr-defined]  # a cluster's
+                assert policy == "nearest" or node.server_type == "replica"
