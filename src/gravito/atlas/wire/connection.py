@@ -26,6 +26,7 @@ from gravito.atlas.wire.meter import Meter
 _PING = Spec.of("PING")
 _PING_PACKED = resp.pack(("PING",))
 _LAST_WORDS = 64 * 1024  # bytes of one read
+_SLICE = 256 * 1024  # bytes of a large command that are handed to the transport at a time
 _NEED = attrgetter("need")
 
 OnEnd = Callable[["Wire", Exception, list[Entry], list[Entry]], None]
@@ -48,7 +49,7 @@ class Wire(Inbox, asyncio.Protocol):
         self.counted = False  # it is among the meter's connects, so its loss is one of its disconnects
         self._loop = loop
         self._transport: asyncio.Transport | None = None  # None before the socket is made
-        self._write_out: Callable[[bytes], None] = _nowhere  # the transport's write
+        self._write_out: Callable[[bytes | memoryview], None] = _nowhere  # the transport's write
         self._outbox: list[Entry] = []  # entries of this loop turn
         self.waiting: deque[Entry] = deque()  # entries there was no room for, first in, first out
         self._deadlines = Deadlines(self, loop, timeout)
@@ -58,6 +59,7 @@ class Wire(Inbox, asyncio.Protocol):
         self._commands = 0  # in flight, by the marks
         self._scheduled = False  # a flush is due in this loop turn
         self._paused = False  # the transport asked for no more bytes
+        self._rest: memoryview | None = None  # of a large command: what the transport has not been given yet
         self._pinger: asyncio.TimerHandle | None = None  # health checks of an idle wire
 
     def __repr__(self) -> str:
@@ -186,9 +188,21 @@ class Wire(Inbox, asyncio.Protocol):
         meter.commands += weight
         meter.bytes_sent += size
         self._marks.append(Mark(self._sent, size, weight, now, self._read))
-        self._write_out(data)
+        if size <= _SLICE:
+            self._write_out(data)
+        else:
+            self._pour(memoryview(data))
         if self._deadlines.timer is None:
             self._deadlines.arm(now)
+
+    def _pour(self, view: memoryview) -> None:
+        """Hand a large command over piece by piece, as the socket takes it: the loop is nobody's for long."""
+        while view and not self._paused and self.ended is None:
+            self._write_out(view[:_SLICE])
+            view = view[_SLICE:]
+        self._rest = view if view and self.ended is None else None
+        if self._rest is not None:
+            self._paused = True  # nothing else may come between
 
     def _refuse(self, entries: list[Entry]) -> None:
         """Entries that reached a wire which has ended: never written, so the owner may send them elsewhere."""
@@ -208,7 +222,10 @@ class Wire(Inbox, asyncio.Protocol):
     def resume_writing(self) -> None:
         """asyncio: the transport's buffer has room again."""
         self._paused = False
-        self._flush()
+        if self._rest is not None:
+            self._pour(self._rest)
+        if not self._paused:
+            self._flush()
 
     # -- receiving -------------------------------------------------------------------------------------------
 
@@ -356,6 +373,7 @@ class Wire(Inbox, asyncio.Protocol):
         self.waiting.clear()
         self._outbox = []
         self._marks.clear()
+        self._rest = None
         self._reader = (
             resp.new_reader()
         )  # a half-read reply may be large: don't keep it until the wire is collected
@@ -369,7 +387,7 @@ class Wire(Inbox, asyncio.Protocol):
             entry.fail(lost_reply(entry, error, written=False))
 
 
-def _nowhere(data: bytes) -> None:
+def _nowhere(data: bytes | memoryview) -> None:
     raise errors.LoopError("written before there was a socket")
 
 

@@ -81,8 +81,9 @@ def pause_after(
         return None
     if not entry.deadline:
         entry.deadline = now + (settings.timeouts.command or NO_TIMEOUT)
-    pause = delay(policy, entry.attempt, draw)
-    if now + pause >= entry.deadline:
+    left = entry.deadline - now
+    if left <= 0:
         return None
+    pause = min(delay(policy, entry.attempt, draw), left)
     entry.attempt += 1
     return pause
