@@ -112,7 +112,7 @@ async def _small(client: Client, seconds: float) -> list[float]:
 @row(
     "large-beside-small",
     "a value of 100 MiB is written, or read, once a second beside small GETs",
-    "the small GETs' p99 stays within 3 times of what it is without, or while another process reads that value",
+    "the small GETs' p99 stays within 3 times of what it is without",
 )
 async def large_beside_small(bench: Bench) -> None:
     server = bench.server()
@@ -168,7 +168,7 @@ async def large_beside_small(bench: Bench) -> None:
         figures[f"{name}_values"] = done
         bench.ledger.figures.operations += len(times)
     bench.ledger.note(**figures)
-    allowed = 3 * max(figures["quiet_p99_ms"], figures["other_process_p99_ms"])
+    allowed = 3 * figures["quiet_p99_ms"]
     for name in ("read", "write"):  # a short form has too few samples for a 99th percentile
         kept = not bench.full or figures[f"{name}_p99_ms"] <= allowed
         bench.ledger.promise(kept, f"{name}: p99 {figures[f'{name}_p99_ms']:.1f} ms, over {allowed:.1f} ms")
