@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -12,6 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from gravito.atlas import Client
 
 PASSWORD = "s3cr3t-of-the-test"
 RUN = "from gravito.cli.serve import serve; import typer; typer.run(serve)"
@@ -162,3 +165,59 @@ def test_an_address_of_another_machine_is_said(start: Start, port: int) -> None:
     _, errors = program.communicate(timeout=10)
     assert program.returncode == 1
     assert "not an address of this machine" in errors
+
+
+def test_a_cluster_until_ctrl_c(start: Start, port: int) -> None:
+    port = 20_000 + port % 2_000  # so that the bus, 10,000 above, is a port too
+    program = start("--cluster", "3", "--replicas", "1", "--port", str(port))
+    lines = _lines(program, 9)
+    assert lines[0].startswith(f"Serving  redis+cluster://127.0.0.1:{port},127.0.0.1:{port + 1},")
+    assert [line.split()[0] for line in lines[2:8]] == ["Primary"] * 3 + ["Replica"] * 3
+    pids = [int(line.rpartition(" ")[2]) for line in lines[2:8]]
+    os.kill(pids[5], signal.SIGKILL)
+    assert program.stdout is not None
+    assert program.stdout.readline() == f"127.0.0.1:{port + 5} has ended.\n"
+    program.send_signal(signal.SIGINT)
+    assert program.communicate(timeout=10)[0] == "Stopped.\n"
+    assert program.returncode == 0
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_sentinels_with_a_password(start: Start, port: int) -> None:
+    port = 20_000 + port % 2_000
+    program = start("--sentinel", "--port", str(port), GRAVITO_SERVE_PASSWORD=PASSWORD)
+    lines = _lines(program, 9)
+    shown = ",".join(f"127.0.0.1:{port + 20_000 + index}" for index in range(3))
+    assert lines[0] == f"Serving  redis+sentinel://:***@{shown}/mymaster/0?sentinel_password=***"
+    assert [line.split()[0] for line in lines[2:8]] == ["Primary"] + ["Replica"] * 2 + ["Sentinel"] * 3
+    assert PASSWORD not in "".join(lines)
+
+    async def use() -> None:
+        url = lines[0].split()[1].replace("***", PASSWORD)
+        async with Client.from_url(url) as client:
+            assert await client.incr("n") == 1
+
+    asyncio.run(use())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--cluster", "3", "--sentinel"], "choose one"),
+        (["--replicas", "1"], "--replicas needs --cluster or --sentinel"),
+        (["--sentinel", "--dir", "data"], "a topology of this command keeps none"),
+        (["--cluster", "3", "--port", "60000"], "too high: this topology needs port 70000"),
+        (["--cluster", "3", "--host", "0.0.0.0"], "no address that nodes could tell others"),
+    ],
+)
+def test_topologies_that_cannot_be(start: Start, arguments: list[str], said: str) -> None:
+    program = start(*arguments, GRAVITO_SERVE_PASSWORD=PASSWORD)
+    assert said in program.communicate(timeout=10)[1]
+    assert program.returncode == 1
+
+
+def _lines(program: subprocess.Popen[str], count: int) -> list[str]:
+    assert program.stdout is not None
+    return [program.stdout.readline().rstrip("\n") for _ in range(count)]

@@ -15,7 +15,6 @@ __all__ = ["LocalCluster"]
 
 SLOTS = 16384
 Picture = tuple[tuple[int, int, tuple[int, ...]], ...]
-BUS_OFFSET = 10_000  # of a node's second port, when the first one is chosen by the user
 
 
 class LocalCluster(Topology):
@@ -50,8 +49,7 @@ class LocalCluster(Topology):
                 f"a cluster has at least 3 primaries and 0 replicas, not {primaries} and {replicas}"
             )
         count = primaries * (1 + replicas)
-        ports = list(range(port, port + count)) if port else free_ports(2 * count)
-        buses = [each + BUS_OFFSET for each in ports] if port else ports[count:]
+        ports = list(range(port, port + count)) if port else free_ports(count)
         own: dict[str, Directive] = {
             **LEAN,
             "cluster-enabled": "yes",
@@ -64,13 +62,7 @@ class LocalCluster(Topology):
         }
         self.replicas_each = replicas
         self._primaries = primaries
-        self._buses = dict(zip(ports, buses, strict=False))
-        self.nodes = [
-            Node(
-                Engine(port=each, host=host, directives={**own, "cluster-port": self._buses[each]}), password
-            )
-            for each in ports[:count]
-        ]
+        self.nodes = [Node(Engine(port=each, host=host, directives=own), password) for each in ports]
 
     def __repr__(self) -> str:
         return f"<LocalCluster {', '.join(node.address for node in self.nodes)}>"
@@ -137,7 +129,7 @@ class LocalCluster(Topology):
         owners = _owned(_picture(others[0]))
         primaries = [each for each in others if each.port in owners]
         fewest = min(primaries, key=lambda each: len(each.ask("ROLE")[2]))
-        node.ask("CLUSTER", "MEET", fewest.host, fewest.port, self._buses[fewest.port])
+        node.ask("CLUSTER", "MEET", fewest.host, fewest.port)
         name = self.node_id(fewest)
         until(lambda: name in _known(node), "the node to hear of its primary")
         node.ask("CLUSTER", "REPLICATE", name)
@@ -171,10 +163,10 @@ class LocalCluster(Topology):
         for epoch, node in enumerate(self.nodes, 1):
             node.ask("CLUSTER", "SET-CONFIG-EPOCH", epoch)  # distinct ones, so that none has to be fought out
         for node, first, end in zip(primaries, bounds, bounds[1:], strict=False):
-            node.ask("CLUSTER", "ADDSLOTSRANGE", first, end - 1)
+            node.ask("CLUSTER", "ADDSLOTS", *range(first, end))
         seed = self.nodes[0]
         for node in self.nodes[1:]:
-            node.ask("CLUSTER", "MEET", seed.host, seed.port, self._buses[seed.port])
+            node.ask("CLUSTER", "MEET", seed.host, seed.port)
         names = [self.node_id(node) for node in primaries]
         for index, node in enumerate(rest):
             name = names[index % len(names)]

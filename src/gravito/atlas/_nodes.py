@@ -23,6 +23,7 @@ from gravito.atlas.embedded import Directive, Engine
 from gravito.errors import EngineError
 
 __all__ = [
+    "BUS_OFFSET",
     "FORMED_WITHIN",
     "LEAN",
     "Node",
@@ -35,8 +36,10 @@ __all__ = [
     "until",
 ]
 
-# Below what kernels hand out to outgoing connections: a port must still be free when its node comes back.
-_PORTS = range(20_000, 32_000)
+BUS_OFFSET = 10_000  # of the port on which a cluster's nodes talk to each other
+# Both ports of a node lie below what kernels hand out to outgoing connections: they must still be free when the node
+# comes back.
+_PORTS = range(20_000, 22_700)
 FORMED_WITHIN = 30.0  # seconds for nodes to agree; two are the server's own minimum
 
 # Small and quick to start: no data worth keeping, and a memory's worth of buffers for replicas.
@@ -174,7 +177,7 @@ class Topology:
 
 
 def free_ports(count: int) -> list[int]:
-    """So many TCP ports of 127.0.0.1 that nobody listens on now.
+    """So many TCP ports of 127.0.0.1 that nobody listens on now, nor on those of their buses.
 
     Raises:
         EngineError: there are not so many.
@@ -182,9 +185,10 @@ def free_ports(count: int) -> list[int]:
     found: list[int] = []
     with ExitStack() as held:
         for port in random.sample(_PORTS, len(_PORTS)):
-            probe = held.enter_context(socket.socket())
+            probe, bus = held.enter_context(socket.socket()), held.enter_context(socket.socket())
             with suppress(OSError):
                 probe.bind(("127.0.0.1", port))
+                bus.bind(("127.0.0.1", port + BUS_OFFSET))
                 found.append(port)
             if len(found) == count:
                 return found

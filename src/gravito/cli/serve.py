@@ -1,30 +1,26 @@
-"""`gravito serve`: the embedded engine in the foreground, on a TCP port, for other programs."""
+"""`gravito serve`: the embedded engine in the foreground, on a TCP port, for other programs; or a whole topology."""
 
 from __future__ import annotations
 
 import errno
 import ipaddress
 import os
-import signal
 import socket
 from contextlib import closing
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
 
 from gravito.atlas.embedded import Directive, Engine
+from gravito.cli._signals import UntilSignal
+from gravito.cli._topologies import Shape, run_topology
 from gravito.errors import EngineError
 
 __all__ = ["serve"]
 
 # An environment variable: an argument would be seen by every user of the machine.
 PASSWORD = "GRAVITO_SERVE_PASSWORD"  # noqa: S105  # the name of the variable
-
-
-class _Stop(BaseException):
-    """A signal asked for the end. Not KeyboardInterrupt: waiting for a child treats that one specially."""
 
 
 def serve(
@@ -39,20 +35,40 @@ def serve(
         Path | None,
         typer.Option("--dir", "-d", help="Folder that keeps the data; without one they go at the end."),
     ] = None,
+    cluster: Annotated[
+        int | None,
+        typer.Option("--cluster", min=3, help="A cluster of so many primaries, on ports from --port on."),
+    ] = None,
+    sentinel: Annotated[
+        bool,
+        typer.Option("--sentinel", help="A primary, its replicas, and three sentinels 20,000 ports above."),
+    ] = False,
+    replicas: Annotated[
+        int | None,
+        typer.Option(
+            "--replicas", min=0, help="Of each primary: by default 0 in a cluster, 2 with sentinels."
+        ),
+    ] = None,
 ) -> None:
     """Run the embedded engine on a TCP port, in the foreground, until Ctrl-C.
 
     Example: gravito serve --port 6380 --dir ./data
 
+    A whole topology of this machine, in memory: gravito serve --cluster 3 --replicas 1, or gravito serve --sentinel
+
     A password for the clients comes from the environment variable GRAVITO_SERVE_PASSWORD.
     """
     password = os.environ.get(PASSWORD, "")
+    shape = _shape(cluster, sentinel, replicas, directory)
     try:
         address = _address(host)
         if not password and not ipaddress.ip_address(address).is_loopback:
             _fail(
                 f"{host} is reachable from other machines: set a password in {PASSWORD}, or use --host 127.0.0.1."
             )
+        if shape is not None:
+            _serve_topology(shape, address, port, password)
+            return
         _check_free(address, port)
         secrets: dict[str, Directive] = {"requirepass": password} if password else {}
         engine = Engine(directory, directives=secrets, port=port, host=address)
@@ -64,25 +80,38 @@ def serve(
     typer.echo("Stopped.")
 
 
+def _shape(cluster: int | None, sentinel: bool, replicas: int | None, directory: Path | None) -> Shape | None:
+    """Which topology is asked for; None for one server."""
+    if cluster is not None and sentinel:
+        _fail("--cluster and --sentinel are two topologies; choose one.")
+    if cluster is None and not sentinel:
+        if replicas is not None:
+            _fail("--replicas needs --cluster or --sentinel.")
+        return None
+    if directory is not None:
+        _fail("--dir keeps the data of one server; a topology of this command keeps none.")
+    return Shape(primaries=cluster or 0, replicas=replicas if replicas is not None else 2 * sentinel)
+
+
+def _serve_topology(shape: Shape, address: str, port: int, password: str) -> None:
+    if ipaddress.ip_address(address).is_unspecified:
+        _fail(f"--host {address} is no address that nodes could tell others; name one of this machine's.")
+    for each in shape.ports(port):
+        if each > 65535:
+            _fail(f"--port {port} is too high: this topology needs port {each} too.")
+        _check_free(address, each)
+    if not run_topology(shape, address, port, password or None):
+        _fail("Every process of the topology has ended.")
+    typer.echo("Stopped.")
+
+
 def _run(engine: Engine, host: str, password: bool) -> int | None:
     """Serve until a signal (None) or the engine's own end (its status)."""
-    before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with UntilSignal(engine.stop):
         engine.ensure()
         typer.echo(_state(engine, host, password))
         return engine.wait()
-    except _Stop:
-        for number in before:  # stopping is bounded; a second Ctrl-C must not break it off
-            signal.signal(number, signal.SIG_IGN)
-        return None
-    finally:
-        engine.stop()
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    raise _Stop
+    return None
 
 
 def _state(engine: Engine, host: str, password: bool) -> str:

@@ -53,7 +53,7 @@ class Sentinel(Standalone):
 
     def _route(self, send: Callable[[Entry], None]) -> None:
         if self.readers is None:
-            self.send = send
+            super()._route(send)
         else:
             self._to_primary = send
 
