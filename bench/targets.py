@@ -8,6 +8,8 @@ from typing import Literal
 
 from bench.contenders import OURS
 from bench.limits import NAME as REDIS_BENCHMARK
+from bench.tracked import REDIS_PY as TRACKED_REDIS_PY
+from bench.tracked import UNTRACKED
 from gravito.cli.measure import Spread
 
 Kind = Literal["at least", "less than", "at most plus"]
@@ -49,6 +51,8 @@ TARGETS = (
     Target("get1", "floor", 0.9),
     Target("pipeline100", "redis-py", 4),
     Target("pipeline100", "valkey-glide", 2.5),
+    Target("tracked", UNTRACKED, 20),
+    Target("tracked", TRACKED_REDIS_PY, 3),
     Target("pubsub", "redis-py", 4),
     Target("memory", "redis-py", 1, "less than", way="pipeline"),
     Target("memory", "redis-py", 1, "less than", way="awaited"),

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from bench import publisher
+from bench import publisher, tracked
 from bench.contenders import Contender
 from bench.contenders.base import Receive
 from bench.feed import feed
@@ -51,6 +51,10 @@ def _pipeline(commands: int) -> Callable[[Mapping[str, Contender], Address], Wor
     }
 
 
+def _tracked(contenders: Mapping[str, Contender], address: Address) -> Works:
+    return tracked.works(contenders, address, KEYS[0], VALUE)
+
+
 def _pubsub(contenders: Mapping[str, Contender], address: Address) -> Works:
     return {
         f"{name} ({way})": _received(receive, address, f"{PREFIX}:{name}:{way}")
@@ -75,6 +79,7 @@ ROWS = (
     Row("set500", "SET, 500 tasks", "SET/s", _set(500)),
     Row("get1", "GET, one task in sequence", "GET/s", _get(1)),
     Row("pipeline100", "pipeline of 100 GETs", "GET/s", _pipeline(100)),
+    Row("tracked", "tracked GET, all hits, one task", "GET/s", _tracked),
     Row("pubsub", "pub/sub, messages delivered", "messages/s", _pubsub),
 )
 

@@ -218,11 +218,14 @@ def track(client: Client, max_entries: int, max_bytes: int, heartbeat: float) ->
             "replies; the connection says protocol=2. Leave protocol out or set 3."
         )
         raise errors.ConfigurationError(message, field="protocol", value=2, allowed="3, or None")
-    if type(client) not in (Client, Tracked):
+    if settings.driver == "cluster" or settings.read_from != "primary":
         message = (
-            f"connection '{settings.name}': tracked() serves one server, not driver {settings.driver!r} yet"
+            f"connection '{settings.name}': tracked() serves one server that takes reads and writes, "
+            f"not driver {settings.driver!r} with read_from={settings.read_from!r}"
         )
-        raise errors.ConfigurationError(message, field="driver", value=settings.driver, allowed="one server")
+        raise errors.ConfigurationError(
+            message, field="read_from", allowed="one server, or the primary that sentinels name"
+        )
     root: Any = client._root or client
     tiers: Tiers | None = root._tiers
     if tiers is None:
