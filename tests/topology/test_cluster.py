@@ -348,6 +348,40 @@ class TestMoving:
         assert await redis.mget(*counts) == [str(value) for value in counts.values()]
 
 
+class TestShardedChannels:
+    async def test_messages(self, redis: ClusterClient) -> None:
+        heard: asyncio.Queue[str] = asyncio.Queue()
+        async with (
+            await redis.ssubscribe("{n}a", "{n}b") as news,
+            await redis.ssubscribe("other", heard.put_nowait),
+        ):
+            await redis.spublish("{n}b", "hello")
+            await redis.spublish("other", "there")
+            message = await news.get(5)
+            assert message is not None
+            assert (message.channel, message.data) == ("{n}b", "hello")
+            assert await asyncio.wait_for(heard.get(), 5) == "there"
+        with pytest.raises(errors.CrossSlotError, match="2 slots"):
+            await redis.ssubscribe("a", "b")
+
+    async def test_they_follow_their_slot(self, redis: ClusterClient, cluster: LocalCluster) -> None:
+        slot = redis.keyslot("{m}")
+        source = await in_thread(cluster.owner_of, slot)
+        async with await redis.ssubscribe("{m}news") as news:
+            for target in (other_than(cluster, source), source):
+                await in_thread(cluster.migrate, slot, target)
+                gap = await news.get(10)
+                assert gap is not None
+                assert gap.type == "gap"
+                await redis.spublish("{m}news", target.address)
+                message = await news.get(5)
+                assert message is not None
+                assert message.data == target.address
+                await in_thread(cluster.wait)
+        async with await redis.ssubscribe("{m}news") as news:
+            assert await redis.spublish("{m}news", "x") == 1
+
+
 class TestLosses:
     async def test_a_primary_is_killed(self, cluster_with_replicas: LocalCluster) -> None:
         """Reads go on after the replica has taken over, without an error; the time until then is bounded."""
@@ -376,3 +410,49 @@ class TestLosses:
                 assert client.stats().retries == 0
                 node = client.get_node_from_key("k", replica=True)  # type: ignore[attr-defined]  # a cluster's
                 assert policy == "nearest" or node.server_type == "replica"
+
+    async def test_writes_while_a_primary_is_killed(self, cluster_with_replicas: LocalCluster) -> None:
+        """Every future is settled; a caller hears of nothing but writes whose reply was lost."""
+        cluster = cluster_with_replicas
+        async with Client.from_url(cluster.url, timeouts=Timeouts(command=20.0)) as client:
+            keys = [f"w{i}" for i in range(30)]
+            await client.delete(*keys)
+            acknowledged = dict.fromkeys(keys, 0)
+            unsure = dict.fromkeys(keys, 0)
+            certain: list[Exception] = []  # of commands that could have been sent again
+            longest = 0.0
+            over = False
+
+            async def count(key: str) -> None:
+                nonlocal longest, certain
+                while not over:
+                    start = asyncio.get_running_loop().time()
+                    try:
+                        await client.incr(key)
+                        acknowledged[key] += 1
+                    except errors.ConnectionError as error:
+                        unsure[key] += error.maybe_applied
+                        certain += [] if error.maybe_applied else [error]
+                    longest = max(longest, asyncio.get_running_loop().time() - start)
+
+            tasks = [asyncio.ensure_future(count(key)) for key in keys]
+            await asyncio.sleep(0.2)
+            lost = (await in_thread(cluster.primaries))[0]
+            before = dict(acknowledged)
+            lost.kill()
+            try:
+                while any(acknowledged[key] == before[key] for key in keys):
+                    assert not any(task.done() for task in tasks)
+                    await asyncio.sleep(0.05)
+                over = True
+                await asyncio.gather(*tasks)
+            finally:
+                over = True
+                await in_thread(cluster.wait)
+                await in_thread(cluster.rejoin, lost)
+            assert 0 < sum(unsure.values()) <= len(keys)  # one for each caller that was in flight
+            assert certain == []
+            assert longest < 15
+            print(f"time to recovery: {longest:.2f} s")
+            for key in keys:
+                assert int(await client.get(key) or 0) <= acknowledged[key] + unsure[key]

@@ -18,6 +18,7 @@ from gravito.atlas.wire.resp import check_size, encode, pack
 
 if TYPE_CHECKING:
     from gravito.atlas._cluster_pipeline import ClusterPipeline
+    from gravito.atlas.pubsub import Hub
 
 _SLOT_IS_GIVEN = frozenset({"CLUSTER COUNTKEYSINSLOT", "CLUSTER GETKEYSINSLOT"})
 _NODES_BY_WORD: dict[str, Callable[[Cluster], list[Any]]] = {
@@ -300,9 +301,13 @@ class ClusterClient(Client):
 
         return ClusterPipeline(self, transaction)
 
-    async def ssubscribe(self, *channels: Any, **options: Any) -> NoReturn:
-        """Not yet."""
-        raise unsupported("sharded channels are not there yet", "subscribe() works on every node")
+    def _hub(self) -> Hub:
+        state = self._state()
+        if state.hub is None:
+            from gravito.atlas._cluster_pubsub import ClusterHub  # noqa: PLC0415  # only who subscribes pays for it
+
+            state.hub = ClusterHub(self.settings, self._cluster)
+        return state.hub
 
     def client(self) -> NoReturn:
         """A session has one connection, and a cluster's keys are on several."""

@@ -55,7 +55,12 @@ class ClusterPipeline(Pipeline):
     # -- collecting ------------------------------------------------------------------------------------------
 
     def _send(self, spec: Spec, args: tuple[Any, ...], options: dict[str, Any] | None, text: bool) -> Any:
-        slot = self._slot(spec, args[len(spec.words) :])
+        at = len(spec.words)
+        if spec.name in keys.SINGLE and len(args) > at and not (self._atomic or self.watching):
+            key = args[at]
+            slot: int | None = slot_of(key if key.__class__ in (str, bytes) else bytes_of(key))
+        else:
+            slot = self._slot(spec, args[at:])
         result = super()._send(spec, args, options, text)
         if result is self:
             self._slots.append(slot)

@@ -19,6 +19,7 @@ from gravito.atlas import _addresses
 from gravito.atlas.config import Settings
 from gravito.atlas.topology._lobby import Lobby
 from gravito.atlas.topology._node import NEVER, ClusterNode
+from gravito.atlas.topology._overall import Leases, Waiting
 from gravito.atlas.topology._routing import arguments, asking, slot_of_entry
 from gravito.atlas.topology.slots import SLOTS, Node, SlotMap
 from gravito.atlas.topology.standalone import Standalone
@@ -26,7 +27,6 @@ from gravito.atlas.wire import commands, retry
 from gravito.atlas.wire.connection import Wire
 from gravito.atlas.wire.entry import Batch, Confirm, Entry
 from gravito.atlas.wire.meter import Hooks, Meter
-from gravito.atlas.wire.pool import LeasePool
 
 log = logging.getLogger("gravito.atlas")
 
@@ -50,8 +50,8 @@ class Cluster(Standalone):
         self.lobby = Lobby(settings, self.refresh_soon)
         self.owners: list[ClusterNode | Lobby] = [self.lobby] * SLOTS  # who takes a slot's writes
         self.readers: list[ClusterNode | Lobby] = self.owners  # who takes its reads
-        self.shared: Any = _Waiting(self)
-        self.pool: Any = _Leases(self)
+        self.shared: Any = Waiting(self)
+        self.pool: Any = Leases(self)
         self._seeds = [Node(*_addresses.split(each, 6379)) for each in settings.nodes]
         self._strangers: list[ClusterNode] = []  # seeds that the map calls by another name
         self._refreshing: asyncio.Task[None] | None = None
@@ -60,6 +60,7 @@ class Cluster(Standalone):
         self._known = asyncio.Event()  # there is a map
         self._tasks: set[asyncio.Task[Any]] = set()  # nodes that are being left
         self._closed = False
+        self.on_left: Callable[[set[str]], None] | None = None  # told the names of nodes that left the map
         self.send = self._send
 
     def __repr__(self) -> str:
@@ -303,6 +304,8 @@ class Cluster(Standalone):
         gone = [key for key in self.nodes if key not in named]
         for node in [self.nodes.pop(key) for key in gone] + self._strangers:
             self._leave(node)
+        if gone and self.on_left is not None:
+            self.on_left({_addresses.join(*place) for place in gone})
         self._strangers.clear()
         self._known.set()
         log.debug("connection '%s': %r", self.settings.name, found)
@@ -384,70 +387,3 @@ class Cluster(Standalone):
             self._refreshing.cancel()
         self.lobby.close()
         await asyncio.gather(*[node.aclose() for node in self.everyone()], *self._tasks)
-
-
-class _Waiting:
-    """What others ask of a shared wire, over all nodes."""
-
-    wire = None  # a cluster has no single one
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-
-    @property
-    def waiting(self) -> int:
-        """Entries that wait for a wire, for room, or for a map."""
-        return len(self._cluster.lobby) + sum(node.shared.waiting for node in self._cluster.everyone())
-
-    @property
-    def connecting(self) -> bool:
-        """True while there is no map, or a node is being connected to."""
-        cluster = self._cluster
-        return not cluster._known.is_set() or any(node.shared.connecting for node in cluster.everyone())
-
-
-class _Leases:
-    """What others ask of a pool, over all nodes."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-        self._lent: dict[Wire, LeasePool] = {}
-
-    def _sum(self, name: str) -> int:
-        return sum(getattr(node.pool, name) for node in self._cluster.everyone())
-
-    @property
-    def lent(self) -> int:
-        """Wires in use."""
-        return self._sum("lent")
-
-    @property
-    def idle(self) -> int:
-        """Wires open and free."""
-        return self._sum("idle")
-
-    @property
-    def waiting(self) -> int:
-        """Callers that wait for a wire."""
-        return self._sum("waiting")
-
-    async def acquire(self, slot: int | None = None) -> Wire:
-        """A wire to a slot's node, or to any primary, until `release`."""
-        await self._cluster.ready()
-        node = self._cluster.default_node() if slot is None else self._cluster.owners[slot]
-        if isinstance(node, Lobby):
-            raise errors.ClusterDownError(f"no node serves slot {slot}")
-        wire = await node.pool.acquire()
-        self._lent[wire] = node.pool
-        return wire
-
-    def release(self, wire: Wire, clean: bool) -> None:
-        """Give it back to its node."""
-        pool = self._lent.pop(wire, None)
-        if pool is not None:
-            pool.release(wire, clean)
-
-    def drop_idle(self) -> None:
-        """Close the wires that are open and free."""
-        for node in self._cluster.everyone():
-            node.pool.drop_idle()
