@@ -225,6 +225,8 @@ class TestPipelines:
             pipe.multi()
             pipe.set("n", value + 1)
 
+        with pytest.raises(errors.CrossSlotError, match="WATCH"):
+            await redis.pipeline().watch("a", "b")
         await asyncio.gather(*[redis.transaction(add, "n") for _ in range(5)])
         assert await redis.get("n") == "5"
 
@@ -253,6 +255,28 @@ class TestOptions:
         await raw.mset({"a": 1, "b": 2})
         assert await raw.mget("a", "b") == [b"1", b"2"]
         assert await raw.get("a") == b"1"
+        patient = redis.with_options(timeout=9.0)
+        assert await patient.mget("a", "b") == ["1", "2"]
+        assert await patient.get("a") == "1"
+        assert await patient.dbsize() == 2
+        assert await patient.dbsize(target_nodes="default-node") <= 2
+
+    async def test_locks_and_redis_py_s_own_subscriptions(self, redis: ClusterClient) -> None:
+        async with redis.lock("mine", timeout=5):
+            assert await redis.exists("mine") == 1
+        async with redis.pubsub() as messages:
+            await messages.subscribe("news")
+            assert (await messages.get_message(timeout=5))["type"] == "subscribe"
+
+    async def test_closing_ends_what_waits(self) -> None:
+        client = Client.from_url(
+            "redis+cluster://127.0.0.1:1", timeouts=Timeouts(drain=0.05), retry=Retry(attempts=99)
+        )
+        waiting = [asyncio.ensure_future(client.get("a")), asyncio.ensure_future(client.dbsize())]
+        await asyncio.sleep(0)
+        await client.aclose()
+        for each in await asyncio.gather(*waiting, return_exceptions=True):
+            assert isinstance(each, errors.GravitoError)
 
     async def test_key_prefix(self, cluster: LocalCluster, redis: ClusterClient) -> None:
         async with Client.from_url(cluster.url, key_prefix="app:") as client:

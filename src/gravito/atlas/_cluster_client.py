@@ -141,8 +141,12 @@ class ClusterClient(Client):
         if name in _fanout.PRIMARIES:
             request = "all_shards"
         if request in ("all_shards", "all_nodes") and response != "special":
+
+            def send(node: Any, part: Entry) -> None:
+                self._send_on(node, part, rest)
+
             nodes = cluster.primaries if request == "all_shards" else cluster.all_nodes
-            _fanout.start(entry, _fanout.everywhere(cluster, entry, nodes, response))
+            _fanout.start(entry, _fanout.everywhere(cluster, entry, nodes, response, send))
         elif name == "RANDOMKEY":
             _fanout.start(entry, _fanout.first_key(cluster, entry))
         else:
@@ -171,11 +175,15 @@ class ClusterClient(Client):
     def _send_with_options(
         self, spec: Spec, args: tuple[Any, ...], options: dict[str, Any] | None, text: bool
     ) -> Any:
-        if self._patience:
+        if self._patience and self._is_of_one_slot(spec, args[len(spec.words) :]):
             return super()._send_with_options(spec, args, options, text)
         entry: Entry = ClusterClient._send(self, spec, args, options, text)
         self._limit(entry)
         return entry
+
+    def _is_of_one_slot(self, spec: Spec, rest: tuple[Any, ...]) -> bool:
+        places = keys.slot_positions(spec.name, rest)
+        return places is not None and len({slot_of(bytes_of(rest[place])) for place in places}) == 1
 
     # -- named nodes -----------------------------------------------------------------------------------------
 
@@ -196,6 +204,7 @@ class ClusterClient(Client):
         entry = Entry(
             get_running_loop().create_future(), encode((*spec.words, *rest)), spec, options or None, text
         )
+        self._limit(entry)
         return _fanout.start(entry, self._send_to_targets(entry, target, rest), converted=True)
 
     async def _send_to_targets(self, entry: Entry, target: Any, rest: tuple[Any, ...]) -> Any:

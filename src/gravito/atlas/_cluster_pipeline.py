@@ -17,7 +17,7 @@ from gravito.atlas.pipeline import _CHUNK_COMMANDS, _READ_ONLY, Pipeline, _withd
 from gravito.atlas.topology._lobby import Lobby
 from gravito.atlas.topology._routing import ASKING
 from gravito.atlas.topology.cluster import Cluster
-from gravito.atlas.topology.slots import Node, slot_of
+from gravito.atlas.topology.slots import slot_of
 from gravito.atlas.wire import commands, keys, retry
 from gravito.atlas.wire.commands import Route
 from gravito.atlas.wire.entry import Batch, Spec
@@ -99,10 +99,13 @@ class ClusterPipeline(Pipeline):
         """Watch keys of one slot on a leased wire of its node. https://redis.io/commands/watch"""
         prefix = self._specs.prefix
         full = names if prefix is None else tuple(prefix.keys(names))
-        self._atomic = True
-        slot = self._slot(self._specs["GET"], full[:1])
-        for name in full[1:]:
-            self._slot(self._specs["GET"], (name,))
+        found: dict[int, list[Any]] = {} if self._home is None else {self._home[0]: [self._home[1]]}
+        for name in full:
+            found.setdefault(slot_of(bytes_of(name)), []).append(name)
+        if len(found) > 1:
+            raise crossing("WATCH", found)
+        slot, (key, *_) = next(iter(found.items()))
+        self._home = slot, key
         if self._wire is None:
             self._wire = await self._cluster.pool.acquire(slot)
         return await super().watch(*names)
@@ -177,7 +180,7 @@ class ClusterPipeline(Pipeline):
             slot = self._slots[place]
             asked = self._asks.get(place)
             if asked is not None:
-                node: Any = cluster.node_at(Node(asked.host, asked.port))
+                node: Any = cluster.node_at(cluster.place_of(asked))
             elif slot is None:
                 node = cluster.default_node() if default is None else cluster.owners[default]
             else:

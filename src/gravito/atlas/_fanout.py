@@ -109,14 +109,18 @@ def split(cluster: Cluster, entry: Entry, rest: tuple[Any, ...], found: dict[int
 
 
 async def everywhere(
-    cluster: Cluster, entry: Entry, nodes: Callable[[], list[ClusterNode]], response: str | None
+    cluster: Cluster,
+    entry: Entry,
+    nodes: Callable[[], list[ClusterNode]],
+    response: str | None,
+    send: Callable[[Any, Entry], None],
 ) -> Any:
     """Send a command to all of these nodes and join the replies as the server's policy says."""
     await cluster.ready()
     children = []
     for node in nodes():
         part = child(entry)
-        node.send(part)
+        send(node, part)
         children.append(part)
     if response == "one_succeeded":
         return await _one_of(children)

@@ -126,15 +126,20 @@ class Cluster(Standalone):
 
     def moved(self, error: errors.MovedError) -> ClusterNode:
         """Note what MOVED says, at once for its slot; the rest is looked up soon."""
-        slot, node = error.slot_id, self.node_at(Node(error.host, error.port))
-        self.map.move(slot, Node(error.host, error.port))
+        slot, place = error.slot_id, self.place_of(error)
+        node = self.node_at(place)
+        self.map.move(slot, place)
         self.owners[slot] = self.readers[slot] = node
         self.refresh_soon()
         return node
 
+    def place_of(self, error: errors.AskError) -> Node:
+        """The node that a redirection names; one without a host means the host that is known already."""
+        return Node(error.host or self._seeds[0].host, error.port)
+
     def ask(self, entry: Entry, error: errors.AskError) -> None:
         """Send an entry to the node that takes its slot over, with ASKING before it."""
-        node = self.node_at(Node(error.host, error.port))
+        node = self.node_at(self.place_of(error))
 
         def settle(reply: Any) -> None:
             if entry.future.done():
