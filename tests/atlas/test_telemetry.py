@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
+from tests.waiting import until
 
 from gravito import errors
 from gravito.atlas import Client, Redis, Retry
@@ -268,9 +269,10 @@ async def test_connections(told: Client, recorder: Recorder) -> None:
     recorder.instrument(other)
     await told.ping()
     await told.blpop("nothing", 0.01)
-    await asyncio.sleep(0.01)  # until its wire is back
+    await until(lambda: told.stats().idle == 1)
     waiting = other.blpop("nothing", 0)
     await other.ping()
+    await until(lambda: other.stats().leased == 1)
     counts = {
         (
             point.attributes["db.client.connection.pool.name"].split()[0],
