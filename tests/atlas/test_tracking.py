@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -153,6 +154,7 @@ async def test_text_and_bytes_are_kept_apart(client: Client) -> None:
         assert await tracked.execute("GET", "k", decode_responses=False) == b"v"
         assert await tracked.get(b"k") == "v"
     assert tracked.stats().misses == 3
+    assert await tracked.with_options(decode_responses=False).get("k") == b"v"
     await client.set("k", "w")
     assert (await tracked.get("k"), await raw.get("k"), await tracked.get(b"k")) == ("w", b"w", "w")
 
@@ -295,6 +297,13 @@ def _interrupted(command: list[bytes]) -> Any:
     return -1 if command[0] == b"PTTL" else Simple("OK")
 
 
+def _answered(command: list[bytes]) -> Any:
+    """A server that announces nothing."""
+    if command[0] == b"PTTL":
+        return 1000
+    return "old" if command[0] == b"GET" else Simple("OK")
+
+
 def _followed(command: list[bytes]) -> Any:
     if command[0] == b"PTTL":
         return Raw(reply(-1) + reply(Push(["invalidate", ["k"]])))
@@ -345,6 +354,22 @@ async def test_an_own_write_drops_when_it_is_sent(client: Client) -> None:
     await write
 
 
+async def test_an_own_write_on_another_wire_drops_again_when_it_is_answered() -> None:
+    """What was read while it was on its way is older than the write, and its announcement may come later."""
+    peer = ScriptedPeer(_answered)
+    limits = Limits(lease_over=1000, leased_wires=1)
+    async with peer, Client.from_url(peer.url, limits=limits) as client:
+        tracked = client.tracked()
+        async with client.client() as session:
+            await session.ping()
+            await tracked.get("other")
+            write = client.set("k", "x" * 2000)  # waits for the wire of the session
+            assert await tracked.get("k") == "old"
+            assert tracked.stats().entries == 2
+        await write
+        assert tracked.stats().entries == 1
+
+
 async def test_a_read_before_an_own_write_is_not_joined_behind_it(client: Client) -> None:
     tracked = client.tracked()
     await client.set("k", "v")
@@ -359,7 +384,9 @@ async def test_an_own_flush_drops_at_once(client: Client, flush: str) -> None:
     tracked = client.tracked()
     await client.set("k", "v")
     await tracked.get("k")
-    await getattr(tracked, flush)()
+    call = getattr(tracked, flush)()
+    assert tracked.stats().entries == 0
+    await call
     assert await tracked.get("k") is None
     await client.set("k", "v")
     await tracked.get("k")
@@ -396,6 +423,16 @@ async def test_nothing_outlives_its_time(server: Control) -> None:
         await asyncio.sleep(0.16)
         assert await tracked.get("brief") is None
         server.ask("DEBUG", "SET-ACTIVE-EXPIRE", 1)
+
+
+async def test_the_time_counts_from_before_the_question() -> None:
+    """And the server rounds up to whole milliseconds."""
+    async with ScriptedPeer(_answered) as peer, Client.from_url(peer.url) as client:
+        tracked = client.tracked()
+        call = tracked.get("k")
+        asked_at = monotonic()
+        await call
+        assert tier_of(tracked).gets[True]["k"].until <= asked_at + 0.999
 
 
 async def test_a_time_that_is_set_later_counts(client: Client, other: Client) -> None:
@@ -540,16 +577,25 @@ async def test_a_large_reply_ends_the_epoch(redis: Client, other: Client) -> Non
         assert sorted("t" in entry["flags"] for entry in clients.values()) == [False, True]
 
 
-async def test_a_read_that_a_retired_wire_answers_is_not_kept(redis: Client, other: Client) -> None:
-    await other.setrange("large", 6 * 1024 * 1024, "x")
-    async with Client.from_url(f"unix://{redis.settings.path}") as client:
-        tracked = client.tracked()
-        await client.set("k", "v")
-        await tracked.get("other")
-        large, small = client.get("large"), tracked.get("k")  # the small one stands behind it
-        await large
-        assert await small == "v"
-        assert "k" not in tier_of(tracked).gets[True]
+async def test_a_read_that_a_retired_wire_answers_is_not_kept(server: Control) -> None:
+    """It stands behind a large reply; its key's changes are announced where nobody listens any more."""
+    with Proxy(server.port) as proxy:
+        async with Client.from_url(f"redis://127.0.0.1:{proxy.port}") as client:
+            tracked = client.tracked()
+            await client.setrange("large", 6 * 1024 * 1024, "x")
+            await client.set("k", "v")
+            await tracked.get("other")
+            first = tier_of(tracked).wire
+            proxy.allow(2 * 1024 * 1024, "hold")
+            large, small = client.get("large"), tracked.get("k")
+            await until(lambda: tier_of(tracked).wire is not first)
+            await client.ping()
+            assert tier_of(tracked).wire is not None
+            proxy.release()
+            await large
+            assert await small == "v"
+            assert "k" not in tier_of(tracked).gets[True]
+            await client.delete("large")
 
 
 async def test_closing_drops_all_and_a_new_start_works(client: Client, other: Client) -> None:
@@ -577,6 +623,22 @@ def test_each_loop_has_its_own(redis: Client) -> None:
     assert tracked.stats().hits == 2
     with pytest.raises(errors.LoopError):
         tracked.get("k")
+
+
+async def test_another_threads_loop_asks_the_server_itself(client: Client) -> None:
+    """This loop may be busy, and announcements wait: what it keeps is its own."""
+    tracked = client.tracked()
+    await client.set("k", "v")
+    await tracked.get("k")
+
+    async def elsewhere() -> Any:
+        try:
+            return await tracked.get("k")
+        finally:
+            await client._states.pop(asyncio.get_running_loop()).guard.aclose()
+
+    assert await asyncio.to_thread(asyncio.run, elsewhere()) == "v"
+    assert (tracked.stats().hits, tracked.stats().misses) == (0, 2)
 
 
 # -- silence -------------------------------------------------------------------------------------------------
