@@ -139,7 +139,10 @@ class Bench:
 
     def client(self, to: Control | Proxy, **settings: Any) -> Client:
         """A client whose remains are looked for at the end."""
-        client = Client(self.settings(to, **settings))
+        return self.keep(Client(self.settings(to, **settings)))
+
+    def keep(self, client: Client) -> Client:
+        """Look for what is left of this client, too."""
         self._clients.append(client)
         return client
 

@@ -167,3 +167,22 @@ async def test_nothing_is_left_after_closing(sentinels: LocalSentinels) -> None:
     await client.aclose()
     assert client.stats().connections == 0
     assert [task for task in asyncio.all_tasks() if "gravito" in task.get_name()] == []
+
+
+async def test_a_local_tier_follows_the_primary(client: Client, sentinels: LocalSentinels) -> None:
+    tracked = client.tracked()
+    await client.set("kept", "old")
+    await client.wait(2, 1000)
+    assert await tracked.get("kept") == await tracked.get("kept") == "old"
+    lost = sentinels.primary()
+    lost.kill()
+    await in_a_thread(sentinels.succeed, lost)
+    await in_a_thread(sentinels.primary().ask, "SET", "kept", "new")
+    assert await tracked.get("kept") == "new"
+    await in_a_thread(sentinels.rejoin, lost)
+
+
+async def test_a_local_tier_needs_the_primary(sentinels: LocalSentinels) -> None:
+    async with Client.from_url(sentinels.url, read_from="replica") as client:
+        with pytest.raises(errors.ConfigurationError, match="set read_from to 'primary'"):
+            client.tracked()

@@ -194,9 +194,16 @@ class Client(BaseClient):
                 so on a link that died unseen nothing is older than this.
 
         Raises:
-            ConfigurationError: the connection is one of protocol 2, a bound is no positive number, or the client
+            ConfigurationError: the connection is one of protocol 2 or reads from replicas, a bound is no positive number, or the client
                 has a tier with other bounds.
         """
+        if self.settings.read_from != "primary":
+            raise errors.ConfigurationError(
+                f"connection '{self.settings.name}': a tier is kept by the primary's word; set read_from to 'primary'",
+                field="read_from",
+                value=self.settings.read_from,
+                allowed="primary",
+            )
         from gravito.atlas.tracking import track  # noqa: PLC0415  # it imports this module
 
         return track(self, max_entries, max_bytes, heartbeat)
