@@ -136,7 +136,7 @@ async def test_what_is_not_kept_goes_to_the_server(client: Client) -> None:
     tracked = client.tracked()
     await client.hset("h", "f", "1")
     await client.set("k", "1", ex=100)
-    for name in ("hgetall", "ttl", "hlen", "type"):
+    for name in ("hvals", "ttl", "hlen", "type"):
         await tracked.execute(name.upper(), "h")
         assert (await asked(client, lambda name=name: tracked.execute(name.upper(), "h")))[1] == 1
     assert await tracked.exists("h", "k") == 2
@@ -455,6 +455,74 @@ async def test_fields_have_times_of_their_own(client: Client) -> None:
     assert await asked(client, lambda: tracked.hmget("h", ["f", "g"])) == (["1", "2"], 0)
     (kept,) = tier_of(tracked).others[True].values()
     assert kept.until <= asyncio.get_running_loop().time() + 0.15
+
+
+async def test_a_whole_hash(client: Client, other: Client) -> None:
+    tracked = client.tracked()
+    await client.hset("h", mapping={"f": "1", "g": "2"})
+    assert await tracked.hgetall("h") == {"f": "1", "g": "2"}
+    await client.ping()  # the times of its fields have come
+    (await tracked.hgetall("h"))["f"] = "mine"
+    assert await asked(client, lambda: tracked.hgetall("h")) == ({"f": "1", "g": "2"}, 0)
+    await foreign(client, other.hset("h", "f", "3"))
+    assert await tracked.hgetall("h") == {"f": "3", "g": "2"}
+    assert await tracked.hkeys("h") == ["f", "g"]
+    await client.ping()
+    assert await asked(client, lambda: tracked.hkeys("h")) == (["f", "g"], 0)
+    assert await tracked.hgetall("none") == {}
+    assert await asked(client, lambda: tracked.hgetall("none")) == ({}, 0)
+
+
+@pytest.mark.needs("HPEXPIRE")
+async def test_a_whole_hash_goes_with_its_first_field(client: Client) -> None:
+    tracked = client.tracked()
+    await client.hset("h", mapping={"f": "1", "g": "2"})
+    await client.execute("HPEXPIRE", "h", 150, "FIELDS", 1, "f")
+    loop = asyncio.get_running_loop()
+    set_at = loop.time()
+    await tracked.hgetall("h")
+    await client.ping()
+    (kept,) = tier_of(tracked).others[True].values()
+    assert kept.until <= set_at + 0.15
+
+
+@pytest.mark.parametrize("field", ["HGET", "HGETALL"])
+async def test_a_field_that_went_since_it_was_read(field: str) -> None:
+    def answer(command: list[bytes]) -> Any:
+        match command[0]:
+            case b"HPTTL":
+                return [-2]
+            case b"PTTL":
+                return -1
+            case b"HGET":
+                return "v"
+            case b"HGETALL":
+                return {"f": "v"}
+        return Simple("OK")
+
+    async with ScriptedPeer(answer) as peer, Client.from_url(peer.url) as client:
+        tracked = client.tracked()
+        await (tracked.hgetall("h") if field == "HGETALL" else tracked.hget("h", "f"))
+        await client.ping()
+        assert tracked.stats().entries == 0
+
+
+async def test_a_hash_that_is_written_before_its_times_come() -> None:
+    def answer(command: list[bytes]) -> Any:
+        match command[0]:
+            case b"HPTTL":
+                return Raw(reply(Push(["invalidate", ["h"]])) + reply([-1]))
+            case b"PTTL":
+                return -1
+            case b"HGETALL":
+                return {"f": "v"}
+        return Simple("OK")
+
+    async with ScriptedPeer(answer) as peer, Client.from_url(peer.url) as client:
+        tracked = client.tracked()
+        assert await tracked.hgetall("h") == {"f": "v"}
+        await client.ping()
+        assert tracked.stats().entries == 0
 
 
 # -- one request for many ------------------------------------------------------------------------------------

@@ -24,15 +24,16 @@ if TYPE_CHECKING:
     from gravito.atlas._state import LoopState
 
 # Commands that read one key, their first argument, and always say the same of the same value. Not here: times to
-# live (they change by themselves), random members, cursors, and whole hashes, whose fields may have times of their
-# own that nobody can ask for without knowing the fields.
+# live (they change by themselves), random members, cursors, and what is said of a hash without its fields (HLEN,
+# HVALS), which may have times of their own.
 _NAMES = """
     BITCOUNT BITFIELD_RO BITPOS EXISTS GEODIST GEOHASH GEOPOS GEORADIUSBYMEMBER_RO GEORADIUS_RO GEOSEARCH
-    GET GETBIT GETRANGE HEXISTS HGET HMGET HSTRLEN LINDEX LLEN LPOS LRANGE SCARD SISMEMBER SMEMBERS
+    GET GETBIT GETRANGE HEXISTS HGET HGETALL HKEYS HMGET HSTRLEN LINDEX LLEN LPOS LRANGE SCARD SISMEMBER SMEMBERS
     SMISMEMBER STRLEN SUBSTR XLEN XRANGE XREVRANGE ZCARD ZCOUNT ZLEXCOUNT ZMSCORE ZRANGE ZRANGEBYLEX
     ZRANGEBYSCORE ZRANK ZREVRANGE ZREVRANGEBYLEX ZREVRANGEBYSCORE ZREVRANK ZSCORE
 """
 KEPT = frozenset(_NAMES.split())
+_OF_WHOLE = frozenset({"HGETALL", "HKEYS"})
 _OF_FIELDS = frozenset({"HEXISTS", "HGET", "HMGET", "HSTRLEN"})
 
 
@@ -117,7 +118,7 @@ class Tracked(Client):
                 kept.hits += 1
                 return _hit(kept, spec, options)
         fields = args[2:] if spec.name in _OF_FIELDS else ()
-        read = Read(packed, (key,), text, args[1] if plain else None, fields)
+        read = Read(packed, (key,), text, args[1] if plain else None, fields, spec.name in _OF_WHOLE)
         return tier.miss(read, self._waiter(tier, packed, spec, options, text))
 
     def _send_mget(

@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gravito.atlas.wire.entry import Batch, Entry
+from gravito.atlas.wire.commands import Route
+from gravito.atlas.wire.entry import Batch, Entry, Spec
+from gravito.atlas.wire.kept import Kept
 
 if TYPE_CHECKING:
     from gravito.atlas.wire.tier import Tier
+
+
+_TIMES = Spec.of("HPTTL", Route.READ_ONLY)
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +45,7 @@ class Read(msgspec.Struct, eq=False):
     text: bool
     name: str | None = None  # of a plain GET by a text name: where its reply is found without packing
     fields: tuple[Any, ...] = ()  # of a hash, which may have times of their own
+    whole: bool = False  # all of a hash: the times of its fields can be asked for when they are known
     many: tuple[str, ...] = ()  # names of an MGET: each value is kept as that of a GET
 
 
@@ -60,13 +66,15 @@ class Landing(asyncio.Future[Any]):
 class Flight:
     """One read on its way, and all who wait for it."""
 
-    def __init__(self, tier: Tier, read: Read, waiter: Entry) -> None:
+    def __init__(self, tier: Tier, read: Read, waiter: Entry | None, kept: Kept | None = None) -> None:
         self.tier = tier
         self.read = read
-        self.waiters = [waiter]
+        self.waiters = [] if waiter is None else [waiter]
+        self.kept = kept  # a whole hash that is kept if the times of its fields, asked for here, allow it
         self.spoiled = False  # a key was written meanwhile: the reply is for those who wait, and not kept
         self.sent_at = monotonic()
         landing = Landing(loop=tier.loop)
         landing.flight = self
-        packed, need = tier.question(read)
-        self.entry = Batch(landing, packed, waiter.spec, None, read.text, need=need, decode=read.text)
+        packed, need = tier.question(read) if kept is None else (read.packed, 1)
+        spec = _TIMES if waiter is None else waiter.spec
+        self.entry = Batch(landing, packed, spec, None, read.text, need=need, decode=read.text)

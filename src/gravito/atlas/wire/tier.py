@@ -47,6 +47,7 @@ _OFF = resp.encode(("CLIENT", "TRACKING", "OFF"))
 _OPT_IN = resp.encode(("CLIENT", "CACHING", "YES"))
 _PING = Spec.of("PING", commands.Route.NEUTRAL)
 _PING_PACKED = resp.encode(("PING",))
+_MOST_FIELDS = 1000  # of a whole hash: asking for the times of more would cost more than it spares
 _BEATS = 3  # pings within one heartbeat: two may be late before anything is held back
 # Commands that change keys without naming them. In the usual spellings; the server announces them anyhow.
 _WIPES = frozenset(
@@ -184,10 +185,13 @@ class Tier:
             return waiter
         flight = Flight(self, read, waiter)
         self._flying[read.packed, read.text] = flight
-        for key in read.keys:
+        self._start(flight)
+        return waiter
+
+    def _start(self, flight: Flight) -> None:
+        for key in flight.read.keys:
             self._flying_keys.setdefault(key, []).append(flight)
         self._forward(flight.entry)
-        return waiter
 
     def question(self, read: Read) -> tuple[bytes, int]:
         """The commands of a flight in one piece, and how many they are."""
@@ -201,15 +205,21 @@ class Tier:
     def land(self, flight: Flight, replies: list[Any]) -> None:
         """A flight's replies are there."""
         self._settle(flight)
+        wire = self.wire
+        # It stands at the head of its wire's queue still: was it read on the wire that is heard?
+        heard = wire is not None and bool(wire.queue) and wire.queue[0] is flight.entry
+        if flight.kept is not None:
+            if heard and not flight.spoiled:
+                values = [True] * len(replies[0]) if isinstance(replies[0], list) else []
+                flight.kept.until = min(flight.kept.until, self._until_fields(flight, values, replies[0]))
+                self._store(flight.kept)
+            return
         opted, value, *times = replies
         if isinstance(value, Exception):  # the plain way has its rules for what is tried again
             for waiter in flight.waiters:
                 if not waiter.future.done():
                     self._forward(waiter)
             return
-        wire = self.wire
-        # It stands at the head of its wire's queue still: was it read on the wire that is heard?
-        heard = wire is not None and bool(wire.queue) and wire.queue[0] is flight.entry
         if heard and not flight.spoiled and not isinstance(opted, Exception):
             self.confirmed = max(self.confirmed, flight.sent_at + self.bounds.heartbeat)
             self._keep(flight, value, times)
@@ -219,9 +229,9 @@ class Tier:
     def crash(self, flight: Flight, error: Exception) -> None:
         """A flight's wire was lost for good, or it took too long."""
         self._settle(flight)
-        first, *others = flight.waiters
-        first.fail(error)
-        for waiter in others:
+        for waiter in flight.waiters[:1]:
+            waiter.fail(error)
+        for waiter in flight.waiters[1:]:
             waiter.fail(lost_reply(waiter, error))
 
     def _settle(self, flight: Flight) -> None:
@@ -250,10 +260,20 @@ class Tier:
             return
         until = self._until(flight, times[0], value)
         if len(times) > 1:
-            until = min(until, self._until_fields(flight, times[1]))
+            values = value if isinstance(value, list) else [value]
+            until = min(until, self._until_fields(flight, values, times[1]))
         ident: str | bytes = read.packed if read.name is None else read.name
         kept = Kept(value, until, read.keys[0], read.text, ident, self.loop)
-        self._store(kept)
+        if read.whole and value and self._field_times:
+            self._ask_times(kept, list(value))
+        else:
+            self._store(kept)
+
+    def _ask_times(self, kept: Kept, fields: list[Any]) -> None:
+        """A whole hash was read: only now are its fields known. Whoever writes it meanwhile spoils it."""
+        if len(fields) <= _MOST_FIELDS:
+            packed = resp.encode(("HPTTL", kept.key, "FIELDS", len(fields), *fields))
+            self._start(Flight(self, Read(packed, (kept.key,), kept.text), None, kept))
 
     def _until(self, flight: Flight, left: Any, value: Any) -> float:
         """Monotonic time at which the key goes; -inf if that cannot be known."""
@@ -261,10 +281,14 @@ class Tier:
             return -inf
         return inf if left < 0 else _goes_at(flight, left)
 
-    def _until_fields(self, flight: Flight, lefts: Any) -> float:
+    def _until_fields(self, flight: Flight, values: list[Any], lefts: Any) -> float:
         if isinstance(lefts, Exception):
             self._field_times = "unknown command" not in str(lefts)  # an older server: fields have no times
             return inf if not self._field_times else -inf
+        if any(
+            left == -2 and value not in (None, 0) for value, left in zip(values, lefts or (), strict=False)
+        ):
+            return -inf  # gone since it was read
         return min((_goes_at(flight, left) for left in lefts or () if left >= 0), default=inf)
 
     def _store(self, kept: Kept) -> None:
