@@ -425,6 +425,23 @@ class TestLosses:
                 await in_thread(cluster.wait)
                 await in_thread(cluster.rejoin, lost)
 
+    async def test_a_primary_hangs(self, cluster_with_replicas: LocalCluster) -> None:
+        """Its connection stays open and says nothing: reads move to the replica that took over, and none fails."""
+        cluster = cluster_with_replicas
+        async with Client.from_url(cluster.url) as client:
+            keys = [f"k{i}" for i in range(60)]
+            await client.mset({key: key for key in keys})
+            await client.wait(1, 1000)
+            lost = (await in_thread(cluster.primaries))[0]
+            lost.suspend()
+            try:
+                assert await asyncio.gather(*[client.get(key) for key in keys]) == keys
+                assert await asyncio.gather(*[client.set(key, key) for key in keys]) == [True] * 60
+            finally:
+                lost.resume()
+                await in_thread(cluster.wait)
+            assert await client.mget(*keys) == keys
+
     async def test_reads_from_replicas(self, cluster_with_replicas: LocalCluster) -> None:
         for policy in ("replica", "nearest"):
             async with Client.from_url(cluster_with_replicas.url, read_from=policy) as client:

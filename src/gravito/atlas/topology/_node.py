@@ -40,6 +40,7 @@ class NodeWire(SharedWire):
     """A node's shared wire. Entries that were not applied here go to the node that will."""
 
     owner: Owner
+    passed_over = False  # it was silent, and another node has its slots: nothing waits for it any more
 
     def _on_refusal(self, wire: Wire, entry: Entry, error: Exception) -> bool:
         if not self._closed and self.owner.redirect(entry, error):
@@ -55,7 +56,8 @@ class NodeWire(SharedWire):
             self.owner.refresh_soon()
 
     def _park(self, entry: Entry) -> None:
-        if self._closed and self.owner.take_back(entry, errors.LoopError("the node has left the cluster")):
+        gone = self._closed or self.passed_over
+        if gone and self.owner.take_back(entry, errors.ConnectionLostError("the node has left the cluster")):
             return
         super()._park(entry)
 
@@ -84,8 +86,10 @@ class ClusterNode(Standalone):
         self.meter = meter
         shared = NodeWire(own, self._open_shared, self._route, meter, hooks, self.circuit)
         shared.owner = owner
+        self.silent = False  # it owes replies and has said nothing since the last look
+        self._heard = -1  # bytes read from it then
         shared.on_spare = self.pool.adopt
-        self.shared = shared
+        self.shared: NodeWire = shared
         self.send: Callable[[Entry], None] = shared.send
         self.pool.redirect = owner.redirect
 
@@ -114,6 +118,22 @@ class ClusterNode(Standalone):
                 wire.close()
                 raise
         return wire
+
+    def look(self) -> bool:
+        """Whether it owes replies and has said nothing since the last look."""
+        wire = self.shared.wire
+        heard = wire.read if wire is not None else -1
+        self.silent = wire is not None and wire.in_flight > 0 and heard == self._heard
+        self._heard = heard
+        return self.silent
+
+    def pass_over(self) -> None:
+        """Another node has its slots and this one is silent: what can be sent again goes there now."""
+        self.shared.passed_over = True
+        if self.shared.wire is not None:
+            self.shared.wire.fail(
+                errors.ConnectionLostError(f"{self.name} is silent, and another node has its slots")
+            )
 
     def ask(self, *args: Any, text: bool = True) -> Entry:
         """Send a command to this node and to no other; its reply is not converted."""

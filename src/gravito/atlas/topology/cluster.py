@@ -60,6 +60,7 @@ class Cluster(Standalone):
         self._known = asyncio.Event()  # there is a map
         self._tasks: set[asyncio.Task[Any]] = set()  # nodes that are being left
         self._closed = False
+        self._timer: asyncio.TimerHandle | None = None  # of the next look at who is silent
         self.on_left: Callable[[set[str]], None] | None = None  # told the names of nodes that left the map
         self.send = self._send
 
@@ -300,10 +301,12 @@ class Cluster(Standalone):
             self.nodes[node.host, node.port] = node
         self.map = found
         primaries = {self.node_at(place) for place in found.primaries}
-        for node in self.all_nodes():
+        for node in list(self.nodes.values()):
             was, node.primary = node.primary, node in primaries
             if was and not node.primary:
-                node.demote()
+                node.pass_over() if node.silent else node.demote()
+            elif node.primary or not node.silent:
+                node.shared.passed_over = False
         self._fill(self.owners, self._primary)
         self._choose_readers()
         gone = [key for key in self.nodes if key not in named]
@@ -313,7 +316,15 @@ class Cluster(Standalone):
             self.on_left({_addresses.join(*place) for place in gone})
         self._strangers.clear()
         self._known.set()
+        if self._timer is None:
+            self._timer = self.loop.call_later(_CALM, self._look_for_silence)
         log.debug("connection '%s': %r", self.settings.name, found)
+
+    def _look_for_silence(self) -> None:
+        """A node that hangs ends no connection: the others know sooner than a command's deadline who replaces it."""
+        if sum(node.look() for node in self.nodes.values()):
+            self.refresh_soon()
+        self._timer = self.loop.call_later(_CALM, self._look_for_silence)
 
     def _fill(self, table: list[ClusterNode | Lobby], choose: Callable[[Any], ClusterNode]) -> None:
         """Lay a map over a table in place: whoever holds the table sees the change."""
@@ -388,6 +399,8 @@ class Cluster(Standalone):
         if len(self.lobby) and self._refreshing is not None:
             await asyncio.wait({self._refreshing}, timeout=self.settings.timeouts.drain)
         self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
         if self._refreshing is not None:
             self._refreshing.cancel()
         self.lobby.close()
