@@ -553,6 +553,24 @@ async def test_all_who_wait_get_the_error(redis: Client) -> None:
             proxy.heal()
 
 
+async def test_a_prefix_goes_along(client: Client, other: Client) -> None:
+    """Kept by the whole key, which is the one that the server announces."""
+    async with Client.from_url(f"unix://{client.settings.path}", key_prefix="p:") as prefixed:
+        tracked = prefixed.tracked()
+        await other.mset({"p:k": "mine", "k": "not mine", "p:p:k": "deeper"})
+        for _ in range(2):
+            assert await tracked.get("k") == "mine"
+            assert await tracked.mget("k", "p:k") == ["mine", "deeper"]
+            assert await tracked.get("p:k") == "deeper"
+        before = prefixed.stats().commands
+        assert await tracked.get("k") == "mine"
+        assert prefixed.stats().commands == before
+        await foreign(prefixed, other.set("p:k", "new"))
+        assert await tracked.get("k") == "new"
+        await prefixed.set("k", "own")
+        assert await tracked.get("k") == "own"
+
+
 # -- bounds --------------------------------------------------------------------------------------------------
 
 
