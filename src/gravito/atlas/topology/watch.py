@@ -1,8 +1,8 @@
 """What sentinels say of one service: who the primary is, and where its replicas are.
 
-A connection to each sentinel stays open. It hears of `+switch-master`, and then, and every `health_check` seconds,
-it asks anew: the answer carries the epoch of the configuration, so that a sentinel which was cut off cannot lead
-back to the old primary. https://redis.io/docs/latest/develop/reference/sentinel-clients/
+A connection to each sentinel stays open. It hears of `+switch-master` and of `+promoted-slave`, and then, and every
+`health_check` seconds, it asks anew: the answer carries the epoch of the configuration, so that a sentinel which was
+cut off cannot lead back to the old primary. https://redis.io/docs/latest/develop/reference/sentinel-clients/
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ Address = tuple[str, int]
 
 _ASK = Spec.of("SENTINEL", Route.READ_ONLY)
 _SUBSCRIBE = Spec.of("SUBSCRIBE", Route.READ_ONLY)
-_SWITCH = "+switch-master"
+# The leader of a failover names the new primary once it is promoted; to the others it is announced when all replicas
+# have followed, which may take seconds more.
+_EVENTS = ("+switch-master", "+promoted-slave")
 _AWAY = ("s_down", "o_down", "disconnected")  # flags of a replica that is of no use
 
 
@@ -57,7 +59,10 @@ class Watch:
         self._on_change = on_change
         self._loop = asyncio.get_running_loop()
         self._primary: Address | None = None  # by the newest configuration that was heard of
-        self._epoch = -1  # of that configuration
+        self._epoch = (
+            -1,
+            False,
+        )  # of that configuration, and whether a failover to the next one has promoted it
         self._wires: dict[str, Wire] = {}  # open ones, by the sentinel's address
         self._failures: dict[str, Exception] = {}  # why a sentinel gave no answer the last time
         self._followers: list[asyncio.Task[None]] = []
@@ -165,11 +170,15 @@ class Watch:
         pause = self._settings.health_check or None
         try:
             future = self._loop.create_future()
-            wire.send(Confirm(future, resp.encode(("SUBSCRIBE", _SWITCH)), _SUBSCRIBE, None, True))
+            packed = resp.encode(("SUBSCRIBE", *_EVENTS))
+            wire.send(Confirm(future, packed, _SUBSCRIBE, None, True, need=len(_EVENTS)))
             await future
             while wire.ended is None:
                 urge.clear()
-                self._learn(node, await self._ask(wire, "MASTER"))
+                state, named = await asyncio.gather(
+                    self._ask(wire, "MASTER"), self._ask(wire, "GET-MASTER-ADDR-BY-NAME")
+                )
+                self._learn(node, _named(state), named)
                 await self._wait(urge, pause)
             self._failed(node, wire.ended)
         except Exception as error:
@@ -191,10 +200,11 @@ class Watch:
         wire.send(Entry(future, packed, _ASK, None, True))
         return await future
 
-    def _learn(self, node: str, answer: Any) -> None:
+    def _learn(self, node: str, state: dict[str, str], named: list[str]) -> None:
         self._failures.pop(node, None)
-        state = _named(answer)
-        address, epoch = (state["ip"], int(state["port"])), int(state["config-epoch"])
+        address = (named[0], int(named[1]))
+        promoted = address != (state["ip"], int(state["port"]))
+        epoch = (int(state["config-epoch"]), promoted)
         if epoch > self._epoch or self._primary is None:
             self._epoch = epoch
             if address != self._primary:
