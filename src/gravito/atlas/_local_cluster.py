@@ -109,6 +109,9 @@ class LocalCluster(Topology):
         source_id, target_id = self.node_id(source), self.node_id(target)
         if source_id == target_id:
             return
+        # A target that has not heard of the newest epoch would claim the slot with an older one; a late word of
+        # the source then wins against it, and takes the keys with it.
+        until(self._of_one_epoch, "the nodes to agree on the epoch")
         target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", source_id)
         source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", target_id)
         secret = ("AUTH", target._password) if target._password else ()
@@ -142,6 +145,10 @@ class LocalCluster(Topology):
             EngineError: they did not within `timeout` seconds.
         """
         until(self._whole, "the nodes to agree on the cluster", timeout)
+
+    def _of_one_epoch(self) -> bool:
+        running = [node for node in self.nodes if node.running]
+        return len({fields(node.ask("CLUSTER", "INFO"))["cluster_current_epoch"] for node in running}) == 1
 
     def _whole(self) -> bool:
         running = [node for node in self.nodes if node.running]
