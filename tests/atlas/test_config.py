@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import ssl
 from pathlib import Path
 from typing import Any
@@ -453,3 +454,54 @@ class TestShowing:
     def test_address_and_url(self, settings: Settings, address: str, url: str) -> None:
         assert settings.address == address
         assert settings.url == url
+
+
+class TestSentinels:
+    def test_a_url_with_everything(self) -> None:
+        settings = Settings.from_url(
+            "redis+sentinel://app:p%40ss@h1:1,h2/my%2Fmaster/2?sentinel_password=theirs&sentinel_tls=yes&read_from=replica"
+        )
+        assert (settings.driver, settings.nodes, settings.service) == (
+            "sentinel",
+            ("h1:1", "h2:26379"),
+            "my/master",
+        )
+        assert (settings.username, settings.password, settings.db) == ("app", "p@ss", 2)
+        assert (settings.sentinel_password, settings.sentinel_tls, settings.tls) == ("theirs", TLS(), None)
+        assert settings.read_from == "replica"
+        assert settings.url == "redis+sentinel://app:***@h1:1,h2:26379/my%2Fmaster/2"
+        assert "theirs" not in repr(settings)
+        assert "p@ss" not in repr(settings)
+
+    def test_tls_to_the_servers_alone(self) -> None:
+        settings = Settings.from_url("rediss+sentinel://h1/mymaster")
+        assert (settings.tls, settings.sentinel_tls) == (TLS(), None)
+
+    def test_a_mapping(self) -> None:
+        mapping = {"driver": "sentinel", "nodes": ["h1"], "service": "m", "sentinel_tls": {"verify": "no"}}
+        settings = Settings.from_mapping("cache", mapping)
+        assert settings.address == "m@h1:26379"
+        assert settings.sentinel_tls == TLS(verify=False)
+
+    @pytest.mark.parametrize(
+        ("url", "said"),
+        [
+            ("redis+sentinel://h1,h2", "the service is missing"),
+            ("redis+sentinel:///mymaster", "the hosts are not a list"),
+            ("redis+sentinel://h1:x/mymaster", "the hosts are not a list"),
+            ("redis+sentinel://user:secret/with@h1/mymaster", "an '@' behind the host"),
+            ("redis+sentinel://h1/mymaster/x", "db in the url's path is 'x'"),
+            ("redis+sentinel://h1/mymaster?read_from=any", "read_from is 'any'"),
+        ],
+    )
+    def test_urls_that_are_refused(self, url: str, said: str) -> None:
+        with pytest.raises(ConfigurationError, match=re.escape(said)) as caught:
+            Settings.from_url(url)
+        assert "secret" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("field", "value"), [("service", "m"), ("sentinel_password", "x"), ("sentinel_tls", TLS())]
+    )
+    def test_options_of_sentinels_on_one_server(self, field: str, value: Any) -> None:
+        with pytest.raises(ConfigurationError, match=f"{field} is set"):
+            Settings(**{field: value})

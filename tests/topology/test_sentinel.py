@@ -11,8 +11,8 @@ from tests.waiting import until
 
 from gravito import errors
 from gravito.atlas import Client, Retry, Settings
-from gravito.atlas._local_sentinels import LocalSentinels
-from gravito.atlas._nodes import Node
+from gravito.atlas._local_sentinels import LocalSentinels, _SentinelEngine
+from gravito.atlas._nodes import Node, free_ports
 
 
 @pytest.fixture
@@ -186,3 +186,41 @@ async def test_a_local_tier_needs_the_primary(sentinels: LocalSentinels) -> None
     async with Client.from_url(sentinels.url, read_from="replica") as client:
         with pytest.raises(errors.ConfigurationError, match="set read_from to 'primary'"):
             client.tracked()
+
+
+@pytest.mark.parametrize("how", ["alone", "pipeline", "large"])
+async def test_a_demoted_primary_is_left(client: Client, sentinels: LocalSentinels, how: str) -> None:
+    """Its refusal says that nothing was applied: the write is sent again, once a server says that it is the primary."""
+    await client.incr("demoted before")
+    await client.append("large before", "x" * 2_000_000)  # leaves an idle leased wire
+    primary, other = sentinels.primary(), sentinels.replicas()[0]
+    refused = asyncio.Event()
+    client.on_retry(lambda event: refused.set())
+    primary.ask("REPLICAOF", other.host, other.port)
+    try:
+        if how == "alone":
+            write: Any = asyncio.ensure_future(client.incr("demoted"))
+        elif how == "pipeline":
+            write = asyncio.ensure_future(client.pipeline().incr("demoted").incr("demoted").exec())
+        else:  # on a leased wire
+            write = asyncio.ensure_future(client.append("demoted", "x" * 2_000_000))
+        await asyncio.wait_for(refused.wait(), 5)
+        assert not write.done()
+    finally:
+        primary.ask("REPLICAOF", "NO", "ONE")
+    assert await write == {"alone": 1, "pipeline": [1, 2], "large": 2_000_000}[how]
+    await in_a_thread(sentinels.wait)
+
+
+async def test_a_sentinel_that_wants_a_password() -> None:
+    with _SentinelEngine(port=free_ports(1)[0], directives={"requirepass": "of-the-sentinel"}) as engine:
+        url = f"redis+sentinel://127.0.0.1:{engine.port}/mymaster"
+        async with Client.from_url(url) as client:
+            with pytest.raises(
+                errors.AuthenticationError, match=r"no sentinel named.*sentinel_password"
+            ) as caught:
+                await client.ping()
+            assert "of-the-sentinel" not in str(caught.value)
+        async with Client.from_url(url, sentinel_password="of-the-sentinel") as client:
+            with pytest.raises(errors.ConfigurationError, match="know no service"):
+                await client.ping()
