@@ -39,14 +39,12 @@ class Deadlines:
     def __init__(self, wire: Wire, loop: asyncio.AbstractEventLoop, timeout: float | None) -> None:
         self.timeout = timeout  # seconds a reply may take; None: as long as it likes
         self.marks: deque[Mark] = deque()  # writes not wholly answered, oldest first
-        self.timer: asyncio.TimerHandle | None = (
-            None  # the one timer; not cancelled when the queue runs empty
-        )
+        # The one timer; not cancelled when the queue runs empty.
+        self.timer: asyncio.TimerHandle | None = None
         self._wire = wire
         self._loop = loop
-        self._suspect = (
-            0.0  # when a wire that missed a deadline is replaced unless it speaks; 0: it missed none
-        )
+        # When a wire that missed a deadline is replaced unless it speaks; 0: it missed none.
+        self._suspect = 0.0
         self._suspect_read = 0  # bytes read when that was set
         self._expired = 0  # entries up to this number have had their deadline; late replies are dropped
 

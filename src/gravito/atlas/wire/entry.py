@@ -64,9 +64,8 @@ class Entry(msgspec.Struct, eq=False):
     need: int = 1  # how many replies belong to it: more than one for a batch
     attempt: int = 1  # which try this is
     since: float = 0.0  # loop time from which it waits for room or for a wire; 0 while it does not
-    deadline: float = (
-        0.0  # loop time until which a refused command is tried again; 0 before the first refusal
-    )
+    # Loop time until which a refused command is tried again; 0 before the first refusal.
+    deadline: float = 0.0
     retry: Retry | None = None  # this call's own policy; None: the connection's
     doubt: bool = False  # a write that is sent again: an earlier try may have been applied
     steps: Iterator[Any] | None = None  # the future's iterator while a task drives this as a coroutine

@@ -41,9 +41,8 @@ class SharedWire:
     ) -> None:
         self.wire: Wire | None = None  # the open wire; None while there is none
         self.on_spare: Callable[[Wire], None] | None = None  # takes a wire that has finished a large reply
-        self.elsewhere: tuple[
-            type[Exception], ...
-        ] = ()  # refusals that mean: this is the wrong server by now
+        # Refusals that mean: this is the wrong server by now.
+        self.elsewhere: tuple[type[Exception], ...] = ()
         self.on_elsewhere: Callable[[], None] | None = None  # told of one
         self._meter = meter
         self._hooks = hooks
@@ -55,9 +54,8 @@ class SharedWire:
         self._settings = settings
         self._about = {"connection": settings.name, "address": settings.address}  # for structured logs
         self._opener = opener
-        self._route = (
-            route  # told which function takes entries now, so that the plain path has no step between
-        )
+        # Told which function takes entries now, so that the plain path has no step between.
+        self._route = route
         self._loop = asyncio.get_running_loop()
         self._parked: deque[Entry] = deque()  # entries that wait for a wire
         self._connecting: asyncio.Task[None] | None = None
@@ -93,9 +91,8 @@ class SharedWire:
     async def aclose(self, drain: float) -> None:
         """Finish what is in flight within `drain` seconds, then end the wire. Later entries fail."""
         try:
-            if (
-                self._connecting is not None and self._parked
-            ):  # what waits for the first wire is in flight, too
+            # What waits for the first wire is in flight, too.
+            if self._connecting is not None and self._parked:
                 await asyncio.wait({self._connecting}, timeout=drain)
             await asyncio.gather(*[wire.drain(drain) for wire in self.wires()])
         finally:
