@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
 from gravito import errors
-from gravito.atlas import Client, Retry, Timeouts
+from gravito.atlas import Client, Retry, Settings, Timeouts
 from gravito.atlas._cluster_client import ClusterClient
 from gravito.atlas._local_cluster import LocalCluster
 from gravito.atlas._local_sentinels import LocalSentinels
@@ -57,6 +57,56 @@ class Moving:
         self.cluster.wait()
         self.cluster.migrate(self.slot, self.source)
         self.cluster.wait()
+
+
+class TestSettings:
+    def test_a_url(self) -> None:
+        settings = Settings.from_url("rediss+cluster://u:secret@h1,h2:7000,[::1]?read_from=replica")
+        assert settings.driver == "cluster"
+        assert settings.nodes == ("h1:6379", "h2:7000", "[::1]:6379")
+        assert settings.tls is not None
+        assert settings.read_from == "replica"
+        assert settings.url == "rediss+cluster://u:***@h1:6379,h2:7000,[::1]:6379"
+        assert settings.address == "cluster:h1:6379,h2:7000,[::1]:6379"
+        assert "secret" not in repr(settings)
+
+    def test_a_mapping(self) -> None:
+        assert Settings.from_mapping("c", {"driver": "cluster", "host": "h", "port": 7000}).nodes == (
+            "h:7000",
+        )
+        assert Settings.from_mapping("c", {"driver": "cluster", "nodes": ["a", "b:1"]}).nodes == (
+            "a:6379",
+            "b:1",
+        )
+
+    @pytest.mark.parametrize(
+        "url",
+        ["redis+cluster://", "redis+cluster://h/1", "redis+cluster://h?db=1", "redis://h?read_from=nearest"],
+    )
+    def test_what_cannot_be(self, url: str) -> None:
+        with pytest.raises(errors.ConfigurationError):
+            Settings.from_url(url)
+
+
+@pytest.mark.parametrize("protocol", [None, 2, 3])
+async def test_credentials_and_protocols(protocol: int | None, guarded: LocalCluster) -> None:
+    async with Client.from_url(guarded.url, password="sesame", protocol=protocol) as client:
+        assert await client.mset({"a": 1, "b": 2})
+        assert await client.mget("a", "b") == ["1", "2"]
+        async with await client.ssubscribe("news") as news:
+            await client.spublish("news", "x")
+            assert await news.get(5) is not None
+    client = Client.from_url(guarded.url, password="wrong", protocol=protocol)
+    with pytest.raises(errors.AuthenticationError):
+        await client.get("a")
+    await client.aclose()
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[LocalCluster]:
+    """Three primaries with a password."""
+    with LocalCluster(3, password="sesame") as nodes:
+        yield nodes
 
 
 class TestRouting:
