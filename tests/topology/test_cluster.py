@@ -96,6 +96,13 @@ async def test_credentials_and_protocols(protocol: int | None, guarded: LocalClu
         async with await client.ssubscribe("news") as news:
             await client.spublish("news", "x")
             assert await news.get(5) is not None
+    words = iter(["sesame", "sesame", "sesame", "sesame", "wrong"])
+    async with Client.from_url(guarded.url, credential_provider=lambda: next(words)) as client:
+        await client.dbsize()  # connects to all three
+        await client.reauthenticate()
+        with pytest.raises(errors.AuthenticationError):
+            await client.reauthenticate()
+        assert await client.get("a") == "1"
     client = Client.from_url(guarded.url, password="wrong", protocol=protocol)
     with pytest.raises(errors.AuthenticationError):
         await client.get("a")

@@ -13,6 +13,7 @@ from gravito.atlas.topology._node import ClusterNode
 from gravito.atlas.topology.cluster import Cluster
 from gravito.atlas.topology.slots import slot_of
 from gravito.atlas.wire import commands, keys
+from gravito.atlas.wire.credentials import current_credentials
 from gravito.atlas.wire.entry import Entry, Spec
 from gravito.atlas.wire.resp import check_size, encode, pack
 
@@ -299,8 +300,17 @@ class ClusterClient(Client):
         return await self.mset(mapping)
 
     async def reauthenticate(self) -> None:
-        """Not for clusters yet: new connections ask for the credentials anew."""
-        raise unsupported("reauthenticate is not there", "new connections ask for the credentials anew")
+        """Ask for the credentials again and send AUTH on every node's shared wire; idle leased wires are closed.
+
+        Raises:
+            AuthenticationError: a node refused them; its wire goes on with those it has.
+        """
+        credentials = await current_credentials(self.settings)
+        nodes = [node for node in self._cluster.everyone() if node.connected]
+        if credentials.password is not None:
+            args = ("AUTH", credentials.username or "default", credentials.password)
+            await _fanout.all_of([node.ask(*args) for node in nodes])
+        self._cluster.pool.drop_idle()
 
     # -- pipelines, messages ---------------------------------------------------------------------------------
 
