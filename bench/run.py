@@ -10,16 +10,17 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import limits, programs
-from bench.contenders import Contender, open_all
+from bench import cluster, limits, programs
+from bench.cluster import CLUSTER_ROWS, ClusterRow
+from bench.contenders import OURS, Contender, open_all
 from bench.engine import Running, running
 from bench.machine import describe, pin
 from bench.programs import PROGRAM_ROWS, ProgramRow
 from bench.result import Result, RowResult
-from bench.work import ROWS, Address, Row, fill
+from bench.work import ROWS, Address, Row, Works, fill
 from gravito.cli.measure import Race
 
-ROW_NAMES = tuple(row.name for row in (*ROWS, *PROGRAM_ROWS))
+ROW_NAMES = tuple(row.name for row in (*ROWS, *CLUSTER_ROWS, *PROGRAM_ROWS))
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ async def _run(plan: Plan, engine: Running, console: Console) -> Result:
             for row in ROWS:
                 if row.name in plan.rows:
                     result.rows.append(await _rate_row(row, plan, contenders, address, progress))
+            await _cluster_rows(plan, contenders.get(OURS), result, progress)
             for program_row in PROGRAM_ROWS:
                 if program_row.name in plan.rows:
                     result.rows.append(await _program_row(program_row, plan, address, progress))
@@ -79,6 +81,20 @@ async def _rate_row(
     works = row.works(contenders, address)
     if program := limits.find():
         works |= limits.works(row.name, program, address)
+    return await _raced(row, works, plan, progress)
+
+
+async def _cluster_rows(plan: Plan, single: Contender | None, result: Result, progress: Progress) -> None:
+    rows = [row for row in CLUSTER_ROWS if row.name in plan.rows]
+    if not rows:
+        return  # nodes are started only for who asks for them
+    async with cluster.opened() as (clients, left_out):
+        result.notes += [cluster.NOTE, *(f"{name} (cluster): {why}" for name, why in left_out.items())]
+        for row in rows:
+            result.rows.append(await _raced(row, row.works(clients, single), plan, progress))
+
+
+async def _raced(row: Row | ClusterRow, works: Works, plan: Plan, progress: Progress) -> RowResult:
     race = Race(works, plan.seconds, plan.repeat)
     figures = await race.run(_step(progress, row.title, plan.repeat * len(works)))
     return RowResult(row.name, row.title, row.unit, figures, race.failures)

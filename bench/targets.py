@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from bench.cluster import ONE_SERVER
 from bench.contenders import OURS
 from bench.limits import NAME as REDIS_BENCHMARK
 from bench.tracked import REDIS_PY as TRACKED_REDIS_PY
@@ -54,6 +55,10 @@ TARGETS = (
     Target("tracked", UNTRACKED, 20),
     Target("tracked", TRACKED_REDIS_PY, 3),
     Target("pubsub", "redis-py", 4),
+    Target("cluster500", "redis-py", 8),
+    Target("cluster500", "valkey-glide", 3),
+    Target("clusterpipe", "redis-py", 4),
+    Target("clusterone", ONE_SERVER, 0.7),
     Target("memory", "redis-py", 1, "less than", way="pipeline"),
     Target("memory", "redis-py", 1, "less than", way="awaited"),
     Target("memory", "redis-py", 1, "less than", way="gather"),

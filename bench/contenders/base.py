@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from bench.feed import Feed
 
+Command = tuple[str, str | None]  # a key, and the value that is set; None where it is read
 Receive = Callable[[str, Feed], Awaitable[None]]
 
 
@@ -28,3 +29,10 @@ class Contender(Protocol):
 
         Each subscribes to the channel, opens the feed, and returns when the feed is finished.
         """
+
+
+class ClusterContender(Contender, Protocol):
+    """A connected client of a cluster."""
+
+    async def pipeline_mixed(self, commands: Sequence[Command]) -> list[Any]:
+        """A GET or a SET of each key in one pipeline without a transaction, on whichever nodes the keys are."""

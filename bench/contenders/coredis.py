@@ -8,11 +8,13 @@ from typing import Any
 
 import coredis
 
-from bench.contenders.base import Receive
+from bench.contenders.base import Command, Receive
 
 
 class Client:
     """Text replies, the pool it makes by itself."""
+
+    _client: Any
 
     async def open(self, stack: AsyncExitStack, host: str, port: int) -> None:
         self._client = await stack.enter_async_context(
@@ -29,3 +31,22 @@ class Client:
 
     def receivers(self) -> Mapping[str, Receive]:
         return {}
+
+
+class Cluster(Client):
+    """Its client of a cluster, with the pool it makes by itself."""
+
+    async def open(self, stack: AsyncExitStack, host: str, port: int) -> None:
+        self._client = await stack.enter_async_context(
+            coredis.RedisCluster(host=host, port=port, decode_responses=True)
+        )
+        await self._client.ping()
+        self.get = self._client.get
+        self.set = self._client.set
+
+    async def pipeline_mixed(self, commands: Sequence[Command]) -> list[Any]:
+        async with self._client.pipeline(transaction=False) as pipe:
+            replies: list[Any] = [
+                pipe.get(key) if value is None else pipe.set(key, value) for key, value in commands
+            ]
+        return [await reply for reply in replies]

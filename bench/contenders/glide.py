@@ -8,13 +8,15 @@ from typing import Any
 
 import glide
 
-from bench.contenders.base import Receive
+from bench.contenders.base import Command, Receive
 
 REQUEST_TIMEOUT = 10_000  # milliseconds; the default of 250 would end a run on a busy machine
 
 
 class Client:
     """It answers bytes only, so the text that all others answer is decoded here."""
+
+    _client: Any
 
     async def open(self, stack: AsyncExitStack, host: str, port: int) -> None:
         config = glide.GlideClientConfiguration(
@@ -39,3 +41,27 @@ class Client:
 
     def receivers(self) -> Mapping[str, Receive]:
         return {}
+
+
+class Cluster(Client):
+    """Its client of a cluster; the core splits a batch over the nodes."""
+
+    async def open(self, stack: AsyncExitStack, host: str, port: int) -> None:
+        config = glide.GlideClusterClientConfiguration(
+            [glide.NodeAddress(host, port)],
+            request_timeout=REQUEST_TIMEOUT,
+            inflight_requests_limit=1_000_000,
+        )
+        self._client = await glide.GlideClusterClient.create(config)
+        stack.push_async_callback(self._client.close)
+        self.set = self._client.set
+
+    async def pipeline_mixed(self, commands: Sequence[Command]) -> list[Any]:
+        batch = glide.ClusterBatch(is_atomic=False)
+        for key, value in commands:
+            if value is None:
+                batch.get(key)
+            else:
+                batch.set(key, value)
+        replies = await self._client.exec(batch, raise_on_error=True)
+        return [reply.decode() if isinstance(reply, bytes) else reply for reply in replies or ()]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
-from bench.contenders.base import Receive
+from bench.contenders.base import Command, Receive
 from bench.feed import Feed
 from gravito.atlas.client import Client as Gravito
 
@@ -35,3 +35,23 @@ class Client:
         feed.open()
         await feed.finished
         await subscription.unsubscribe()
+
+
+class Cluster(Client):
+    """Our client of a cluster: one wire per node."""
+
+    async def open(self, stack: AsyncExitStack, host: str, port: int) -> None:
+        self._client = Gravito.from_url(f"redis+cluster://{host}:{port}")
+        stack.push_async_callback(self._client.aclose)
+        await self._client.ping()
+        self.get = self._client.get
+        self.set = self._client.set
+
+    async def pipeline_mixed(self, commands: Sequence[Command]) -> list[Any]:
+        pipe = self._client.pipeline(transaction=False)
+        for key, value in commands:
+            if value is None:
+                pipe.get(key)
+            else:
+                pipe.set(key, value)
+        return list(await pipe.execute())

@@ -8,15 +8,18 @@ from typing import Any
 
 import redis.asyncio
 
-from bench.contenders.base import Receive
+from bench.contenders.base import Command, Receive
 from bench.feed import Feed
 
 POOL = 50  # connections
+CLUSTER_CONNECTIONS = 500  # of each node, as many as the largest row has tasks
 PATIENCE = 60  # seconds that a task may wait for a connection
 
 
 class Client:
     """Text replies; redis-py parses with hiredis by itself where that is installed."""
+
+    _client: Any
 
     async def open(self, stack: AsyncExitStack, host: str, port: int) -> None:
         pool = redis.asyncio.BlockingConnectionPool(
@@ -58,3 +61,29 @@ class Client:
             feed.open()
             while not feed.finished.done():
                 await pubsub.get_message(timeout=PATIENCE)
+
+
+class Cluster(Client):
+    """Its client of a cluster, which raises where a connection is not free: one for each task is allowed."""
+
+    async def open(self, stack: AsyncExitStack, host: str, port: int) -> None:
+        self._client = redis.asyncio.RedisCluster(
+            host=host,
+            port=port,
+            max_connections=CLUSTER_CONNECTIONS,
+            socket_timeout=PATIENCE,
+            decode_responses=True,
+        )
+        stack.push_async_callback(self._client.aclose)
+        await self._client.initialize()
+        self.get = self._client.get
+        self.set = self._client.set
+
+    async def pipeline_mixed(self, commands: Sequence[Command]) -> list[Any]:
+        async with self._client.pipeline(transaction=False) as pipe:
+            for key, value in commands:
+                if value is None:
+                    pipe.get(key)
+                else:
+                    pipe.set(key, value)
+            return list(await pipe.execute())
