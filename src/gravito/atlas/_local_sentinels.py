@@ -90,8 +90,16 @@ class LocalSentinels(Topology):
         return [node for node in self.data if node is not primary and node.running]
 
     def succeed(self, node: Node) -> None:
-        """Wait until the sentinels name another primary than this one. Raises EngineError if they do not."""
-        until(lambda: self.primary() is not node, "the sentinels to name another primary")
+        """Wait until a failover from this node is over for every sentinel. Raises EngineError if it is not.
+
+        One that comes back earlier may be made the primary again, empty.
+        """
+        until(lambda: node.port not in self._named(), "the sentinels to name another primary")
+
+    def _named(self) -> set[int]:
+        """Ports of the primaries by the sentinels' configurations, which a failover under way has not changed yet."""
+        states = [pairs(node.ask("SENTINEL", "MASTER", self.service)) for node in self.sentinels]
+        return {int(state["port"]) for state in states}
 
     def rejoin(self, node: Node) -> None:
         """Bring back a data node that was killed (empty) or suspended, as a copy of who took its place. Blocking."""
