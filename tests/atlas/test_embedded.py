@@ -400,16 +400,17 @@ def test_a_kept_folder_keeps_its_data(tmp_path: Path) -> None:
 
 def test_a_server_that_reads_for_long_is_left_to_it(tmp_path: Path) -> None:
     with Engine(tmp_path) as engine:
-        command(engine.ensure(), "EVAL", "for i = 1, 5000 do redis.call('SET', i, i) end", "0")
-    slow: dict[str, process.Directive] = {"key-load-delay": 300}  # microseconds a key
-    engine = Engine(tmp_path, directives=slow, start_timeout=0.5)
+        command(engine.ensure(), "EVAL", "for i = 1, 20000 do redis.call('SET', i, i) end", "0")
+    # Microseconds a key. A server that reads answers once in 1024 keys, so the timeout has room for several answers.
+    slow: dict[str, process.Directive] = {"key-load-delay": 100}
+    engine = Engine(tmp_path, directives=slow, start_timeout=1.0)
     try:
         with pytest.raises(EngineError, match="still reading its data"):
             engine.ensure()
         assert engine.owner
         path = engine.ensure()
-        assert soon(lambda: process.answers(path, 1.0) == b"+PONG", within=10)
-        assert command(path, "DBSIZE") == b":5000\r\n"
+        assert soon(lambda: process.answers(path, 1.0) == b"+PONG", within=30)
+        assert command(path, "DBSIZE") == b":20000\r\n"
     finally:
         engine.stop()
 
