@@ -214,6 +214,7 @@ class TestTimeToLive:
         manager.configure(TWO)
         await manager.disconnect("cache")
         await manager.disconnect_all()
+        assert manager.connection("cache").stats().connects == 0  # closing opened nothing
 
     async def test_reconnect(self, manager: ConnectionManager) -> None:
         manager.configure(TWO)
@@ -273,7 +274,7 @@ class TestLifespan:
 
     async def test_connecting_can_wait(self, manager: ConnectionManager) -> None:
         async with manager.lifespan(configuration={"connections": {"redis": NOBODY}}, connect=False):
-            pass
+            assert manager.connection().stats().connects == 0  # nobody listens there, and nobody was asked
 
     async def test_closes_after_an_error_inside(self, manager: ConnectionManager) -> None:
         seen: list[int] = []
