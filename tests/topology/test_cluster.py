@@ -287,12 +287,104 @@ class TestPipelines:
         await asyncio.gather(*[redis.transaction(add, "n") for _ in range(5)])
         assert await redis.get("n") == "5"
 
-    async def test_what_concerns_several_nodes_cannot_stand_in_one(self, redis: ClusterClient) -> None:
-        for queue in (lambda pipe: pipe.dbsize(), lambda pipe: pipe.blpop("a", 1)):
-            with pytest.raises(errors.ConfigurationError, match="pipeline"):
-                queue(redis.pipeline(transaction=False))
+    async def test_commands_over_several_slots_are_split_in_their_place(self, redis: ClusterClient) -> None:
+        keys = [f"k{i}" for i in range(30)]
+        assert len({redis.keyslot(key) for key in keys}) > 20
+        pipe = redis.pipeline(transaction=False)
+        pipe.mset({key: key for key in keys}).mget(keys).set("k0", "new").mget("k2", "k0", "none", "k0")
+        pipe.exists("k1", "k2", "none").touch("k1", "k3").delete("k0", "k1", "none").unlink("k2", "k3")
+        pipe.get("k0").mget("k0", "k1", "k2", "k3", "k4").set("k0", "again").mget("k0", "k4")
+        assert await pipe.execute() == [
+            True, keys, True, ["k2", "new", None, "new"], 2, 2, 2, 2,
+            None, [None, None, None, None, "k4"], True, ["again", "k4"],
+        ]  # fmt: skip
+
+    async def test_a_split_command_keeps_its_own_bytes(self, redis: ClusterClient) -> None:
+        await redis.mset({"a": b"\xff", "b": "text"})
+        pipe = redis.pipeline(transaction=False).get("b")
+        pipe.execute_command("MGET", "a", "b", NEVER_DECODE=True)
+        assert await pipe.mget("b", "none").execute() == ["text", [b"\xff", b"text"], ["text", None]]
+
+    async def test_an_error_of_one_slot_is_the_whole_command_s(self, redis: ClusterClient) -> None:
+        """And it says that other slots were changed."""
+        await redis.mset({f"k{i}": i for i in range(9)})
+        async with Client.from_url(redis.settings.url, username="few", password="few") as few:
+            for node in redis.get_primaries():
+                await node.ask(
+                    "ACL", "SETUSER", "few", "on", ">few", "+@all", "~k0", "~k1", "~k2", "~k3", "~k4"
+                )
+            pipe = few.pipeline(transaction=False).get("k1").delete("k0", "k8", "k2").get("k1")
+            first, error, last = await pipe.execute(raise_on_error=False)
+            assert (first, last) == ("1", "1")
+            assert isinstance(error, errors.NoPermissionError)
+            assert error.maybe_applied
+            pipe = few.pipeline(transaction=False).get("k1").delete("k3", "k8")
+            with pytest.raises(errors.NoPermissionError, match=r"Command # 2 \(DEL\)"):
+                await pipe.execute()
+        await redis.acl_deluser("few")
+        assert await redis.mget("k0", "k2", "k3", "k8") == [None, None, None, "8"]
+
+    async def test_commands_of_several_nodes_stand_in_one(self, redis: ClusterClient) -> None:
+        await redis.mset({f"k{i}": i for i in range(30)})
+        pipe = redis.pipeline(transaction=False)
+        pipe.dbsize().delete("k0").dbsize().keys("k1*").script_load("return 1").ping().randomkey()
+        pipe.config_set("slowlog-max-len", 77).flushall().dbsize().randomkey()
+        before, gone, after, keys, sha, pong, some, done, flushed, none, nothing = await pipe.execute()
+        assert (before, gone, after, none, nothing) == (30, 1, 29, 0, None)
+        assert sorted(keys) == ["k1", *(f"k1{i}" for i in range(10))]
+        assert (pong, done, flushed) == (True, True, True)
+        assert some in {f"k{i}" for i in range(30)}
+        assert await redis.script_exists(sha) == [True]
+        for node in redis.get_primaries():
+            assert (await node.ask("CONFIG", "GET", "slowlog-max-len"))["slowlog-max-len"] == "77"
+
+    async def test_blocking_commands_take_a_leased_wire(self, redis: ClusterClient) -> None:
+        """Others are served while a pipeline waits; the rest of it waits in its turn."""
+        pipe = redis.pipeline(transaction=False).set("{l}a", 1).blpop("{l}list", 20).get("{l}a").get("other")
+        waiting = asyncio.ensure_future(pipe.execute())
+        while await redis.get("{l}a") is None:
+            assert not waiting.done()
+        assert not waiting.done()
+        await redis.rpush("{l}list", "x")
+        assert await waiting == [True, ("{l}list", "x"), "1", None]
+        pipe = (
+            redis.pipeline(transaction=False).blpop("nothing", 0.01).xread({"stream": "$"}, block=10).get("n")
+        )
+        assert (await pipe.execute())[::2] == [None, None]
+        assert await redis.pipeline().lpush("{l}list", 1, 2).blpop("{l}list", 1).exec() == [
+            2,
+            ("{l}list", "2"),
+        ]
+
+    async def test_a_blocking_command_waits_longer_than_a_deadline(self, cluster: LocalCluster) -> None:
+        async with Client.from_url(cluster.url, timeouts=Timeouts(command=0.3)) as client:
+            waiting = asyncio.ensure_future(client.pipeline(False).blpop("late", 20).get("n").execute())
+            await asyncio.wait({waiting}, timeout=1.0)
+            assert not waiting.done()
+            await client.rpush("late", "x")
+            assert await waiting == [("late", "x"), None]
+
+    async def test_what_cannot_stand_in_one(self, redis: ClusterClient) -> None:
+        """Refused at its own line; the pipeline is as it was before."""
+        pipe = redis.pipeline(transaction=False).set("a", 1)
+        for queue, why in (
+            (pipe.scan, "use scan_iter"),
+            (lambda: pipe.execute_command("CLIENT", "REPLY", "OFF"), "changes one node's connection"),
+            (lambda: pipe.execute_command("NO.SUCH", "x"), "its keys are not known"),
+        ):
+            with pytest.raises(errors.ConfigurationError, match=why):
+                queue()
+        for queue in (lambda: pipe.sunion("a", "b"), lambda: pipe.msetnx({"a": 1, "b": 2})):
+            with pytest.raises(errors.CrossSlotError):
+                queue()
+        with pytest.raises(errors.DataError):
+            pipe.mget("a", None)
+        assert await pipe.get("a").execute() == [True, "1"]
+        for queue in (lambda pipe: pipe.dbsize(), lambda pipe: pipe.flushall()):
+            with pytest.raises(errors.ConfigurationError, match="in a transaction"):
+                queue(redis.pipeline())
         with pytest.raises(errors.CrossSlotError):
-            redis.pipeline(transaction=False).mget("a", "b")
+            redis.pipeline().mget("a", "b")
 
     async def test_scripts(self, redis: ClusterClient) -> None:
         await redis.script_flush()

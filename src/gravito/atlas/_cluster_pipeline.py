@@ -3,49 +3,43 @@
 What a node refused without applying it (MOVED, ASK, TRYAGAIN, CLUSTERDOWN) is sent again where it belongs, in the
 order of the commands, so the commands of one key keep their order: a key that has left a node does not come back
 to it within a pipeline. Commands of different keys may overtake each other on the way.
+
+Without a transaction a command of several slots (MGET, MSET, DEL, ...) or of several nodes (DBSIZE, FLUSHALL, ...)
+goes out in parts, each in the place of its command, and its replies are joined. A blocking command takes its node's
+part of the pipeline to a leased wire.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from gravito import errors
-from gravito.atlas._cluster_client import bytes_of, crossing, unsupported
-from gravito.atlas.pipeline import _CHUNK_COMMANDS, _READ_ONLY, Pipeline, _withdraw
+from gravito.atlas import _fanout
+from gravito.atlas._cluster_client import _SLOT_IS_GIVEN, bytes_of, crossing, unsupported
+from gravito.atlas._cluster_parts import NOT_HERE, Cargo, Part, Spread, Where, over_nodes, over_slots
+from gravito.atlas.pipeline import _BATCH, _CHUNK_COMMANDS, _READS, Pipeline, _withdraw
 from gravito.atlas.topology._lobby import Lobby
-from gravito.atlas.topology._routing import ASKING
 from gravito.atlas.topology.cluster import Cluster
-from gravito.atlas.topology.slots import slot_of
+from gravito.atlas.topology.slots import SLOTS, slot_of
 from gravito.atlas.wire import commands, keys, retry
-from gravito.atlas.wire.commands import Route
 from gravito.atlas.wire.entry import Batch, Spec
+from gravito.atlas.wire.resp import MAX_ARGUMENT, check_size, encode, pack
 
 if TYPE_CHECKING:
     from gravito.atlas._cluster_client import ClusterClient
-
-_NOT_HERE = (errors.AskError, errors.TryAgainError, errors.ClusterDownError)
-_WRITES = Spec.of("PIPELINE")
-_READS = Spec.of("PIPELINE", Route.READ_ONLY)
-
-
-class _Part(NamedTuple):
-    """What one node gets of a pipeline."""
-
-    batch: Batch
-    places: list[int]  # of its commands in the pipeline
-    asked: list[bool]  # which of them have ASKING before them
 
 
 class ClusterPipeline(Pipeline):
     """Commands that are collected and sent together. See `Pipeline`."""
 
     def __init__(self, client: ClusterClient, transaction: bool = True) -> None:
-        self._slots: list[int | None] = []  # by position; None for a command without keys
+        self._where: list[Where] = []  # by position
+        self._spreads: dict[int, Spread] = {}  # by position: commands that are sent in parts
+        self._holds: dict[int, float] = {}  # by position: seconds that a command may block
         self._home: tuple[int, Any] | None = None  # a transaction's slot, and the key that chose it
-        self._asks: dict[int, errors.AskError] = {}  # by position: where to ask next
-        self._ask_all: errors.AskError | None = None  # the same for a transaction
+        self._ask_all: errors.AskError | None = None  # where to ask for a transaction next
         super().__init__(client, transaction)
 
     @property
@@ -56,44 +50,90 @@ class ClusterPipeline(Pipeline):
 
     def _send(self, spec: Spec, args: tuple[Any, ...], options: dict[str, Any] | None, text: bool) -> Any:
         at = len(spec.words)
-        if spec.name in keys.SINGLE and len(args) > at and not (self._atomic or self.watching):
-            key = args[at]
-            slot: int | None = slot_of(key if key.__class__ in (str, bytes) else bytes_of(key))
-        else:
-            slot = self._slot(spec, args[at:])
+        if self._atomic or self.watching or len(args) <= at or spec.name not in keys.SINGLE:
+            return self._send_widely(spec, args, options, text)
+        try:  # most commands; the same as Pipeline does, without a step between
+            packed = pack(args)
+        except (TypeError, UnicodeEncodeError):
+            packed = encode(args)
+        if len(packed) > MAX_ARGUMENT:
+            check_size(packed, args)
+        key = args[at]
+        self._where.append(slot_of(key if key.__class__ in (str, bytes) else bytes_of(key)))
+        if text is not self._text:
+            self._raw.add(len(self._packed))
+        if options:
+            self._options[len(self._packed)] = options
+        self._packed.append(packed)
+        self._queued.append(spec)
+        return self
+
+    def _send_widely(
+        self, spec: Spec, args: tuple[Any, ...], options: dict[str, Any] | None, text: bool
+    ) -> Any:
+        name = " ".join(spec.name.upper().split())
+        rest = args[len(spec.words) :]
+        where, spread = self._route(spec, name, rest)
+        hold = commands.blocking_timeout(name, rest) if spec.leased else 0.0
+        place = len(self._packed)
         result = super()._send(spec, args, options, text)
         if result is self:
-            self._slots.append(slot)
+            self._where.append(where)
+            if spread is not None:
+                self._spreads[place] = spread
+            if hold:
+                self._holds[place] = hold
         return result
 
-    def _slot(self, spec: Spec, rest: tuple[Any, ...]) -> int | None:
-        name = " ".join(spec.name.upper().split())
+    def _route(self, spec: Spec, name: str, rest: tuple[Any, ...]) -> tuple[Where, Spread | None]:
+        """Where a command goes. Raises what says that it cannot stand in this pipeline."""
         places = keys.slot_positions(name, rest)
         if places is None:
             raise unsupported(
                 f"{name} in a pipeline is not possible, for its keys are not known", "send it by itself"
             )
-        if spec.leased and commands.needs_lease(name, rest):
-            raise unsupported(f"{name} in a pipeline is not possible", "send it by itself")
-        if not places:
-            request, response = keys.policy(name)
-            if request is not None and response != "special" and name != "PING":
-                raise unsupported(
-                    f"{name} concerns several nodes and cannot stand in a pipeline", "send it by itself"
-                )
-            return None
-        found: dict[int, list[Any]] = {}
+        if spec.leased and not commands.leaves_clean(name, rest):
+            raise unsupported(
+                f"{name} in a pipeline is not possible, for it changes one node's connection",
+                "send it by itself",
+            )
+        found: dict[int, list[int]] = {}
         for place in places:
-            found.setdefault(slot_of(bytes_of(rest[place])), []).append(rest[place])
-        slot, (key, *_) = next(iter(found.items()))
+            found.setdefault(slot_of(bytes_of(rest[place])), []).append(place)
+        together = self._atomic or self.watching
+        if not found:
+            return self._route_keyless(spec, name, rest, together)
         if len(found) > 1:
-            raise crossing(name, found)
-        if self._atomic or self.watching:
-            if self._home is None:
-                self._home = slot, key
-            elif self._home[0] != slot:
-                raise crossing("a transaction", {self._home[0]: [self._home[1]], slot: [key]})
-        return slot
+            if name in _fanout.SPLIT and not together:
+                return None, over_slots(spec, rest, found)
+            raise crossing(name, {slot: [rest[at] for at in some] for slot, some in found.items()})
+        slot, (at, *_) = next(iter(found.items()))
+        if together:
+            self._settle_home(slot, rest[at])
+        return slot, None
+
+    def _settle_home(self, slot: int, key: Any) -> None:
+        if self._home is None:
+            self._home = slot, key
+        elif self._home[0] != slot:
+            raise crossing("a transaction", {self._home[0]: [self._home[1]], slot: [key]})
+
+    def _route_keyless(
+        self, spec: Spec, name: str, rest: tuple[Any, ...], together: bool
+    ) -> tuple[Where, Spread | None]:
+        if name == "SCAN":
+            raise unsupported(
+                "SCAN in a pipeline is not possible, for its cursor belongs to one node", "use scan_iter()"
+            )
+        if name in _SLOT_IS_GIVEN and rest:
+            return int(rest[0]) % SLOTS, None
+        spread = over_nodes(spec, name)
+        if spread is not None and together:
+            raise unsupported(
+                f"{name} concerns several nodes and cannot stand in a transaction",
+                "send it by itself, or in a pipeline with transaction=False",
+            )
+        return None, spread
 
     async def watch(self, *names: Any) -> bool:
         """Watch keys of one slot on a leased wire of its node. https://redis.io/commands/watch"""
@@ -113,7 +153,7 @@ class ClusterPipeline(Pipeline):
     async def _now(self, spec: Spec, packed: bytes, options: dict[str, Any] | None, text: bool) -> Any:
         try:
             return await super()._now(spec, packed, options, text)
-        except _NOT_HERE as error:
+        except NOT_HERE as error:
             await self._leave(error)
 
     async def _leave(self, error: errors.GravitoError) -> Any:
@@ -126,14 +166,15 @@ class ClusterPipeline(Pipeline):
 
     async def reset(self) -> None:
         """Forget the queued commands and give a leased wire back."""
-        self._slots, self._home, self._asks, self._ask_all = [], None, {}, None
+        self._where, self._spreads, self._holds = [], {}, {}
+        self._home = self._ask_all = None
         await super().reset()
 
     # -- sending ---------------------------------------------------------------------------------------------
 
-    def _deadline(self) -> float:
+    def _deadline(self, hold: float = 0.0) -> float:
         limit = self._client._timeout or self._client.settings.timeouts.command or retry.NO_TIMEOUT
-        return asyncio.get_running_loop().time() + limit
+        return asyncio.get_running_loop().time() + limit + hold
 
     async def _pause(self, attempt: int, deadline: float, error: BaseException) -> None:
         """Wait before the next try. Raises `error` when there is no time left for one."""
@@ -147,108 +188,74 @@ class ClusterPipeline(Pipeline):
 
     async def _pipe(self) -> list[Any]:
         await self._cluster.ready()
-        replies: dict[int, Any] = {}
-        left = list(range(len(self._packed)))
-        deadline, attempt = self._deadline(), 0
+        cargo = Cargo(self, self._cluster)
+        deadline, attempt = self._deadline(sum(self._holds.values())), 0
         try:
-            while left:
-                parts = self._parts(left)
-                failure = await self._exchange(parts, replies)
-                left = [place for place in left if place not in replies]
-                if failure is None:
-                    continue
+            while (failure := await self._exchange(cargo)) is not None:
+                cargo.settle()
                 attempt += 1
-                if not isinstance(failure, _NOT_HERE):  # a node was away, and nothing was sent to it
+                if not isinstance(failure, NOT_HERE):  # a node was away, and nothing was sent to it
                     self._cluster.refresh_soon()
                 try:
                     await self._pause(attempt, deadline, failure)
-                except _NOT_HERE:  # a refusal is its command's reply
-                    replies.update(dict.fromkeys(left, failure))
+                except NOT_HERE as error:
+                    cargo.give_up(error)
                     break
         except errors.GravitoError as error:
-            done = [replies[at] for at in range(len(self._packed)) if at in replies]
-            error.replies = done  # type: ignore[attr-defined]  # documented on execute
+            error.replies = cargo.replies()  # type: ignore[attr-defined]  # documented on execute
             raise
-        return [replies[place] for place in range(len(self._packed))]
+        return cargo.replies()
 
-    def _parts(self, left: list[int]) -> list[_Part]:
-        """The commands that are left, by node, in their order."""
-        cluster = self._cluster
-        groups: dict[Any, list[int]] = {}
-        default = next((slot for slot in self._slots if slot is not None), None)
-        for place in left:
-            slot = self._slots[place]
-            asked = self._asks.get(place)
-            if asked is not None:
-                node: Any = cluster.node_at(cluster.place_of(asked))
-            elif slot is None:
-                node = cluster.default_node() if default is None else cluster.owners[default]
-            else:
-                node = (cluster.readers if self._queued[place].read_only else cluster.owners)[slot]
-            groups.setdefault(node, []).append(place)
-        parts = []
-        for node, places in groups.items():
-            if isinstance(node, Lobby):
-                raise errors.ClusterDownError(f"no node is known to serve slot {self._slots[places[0]]}")
-            for start in range(0, len(places), _CHUNK_COMMANDS):
-                part = self._part(places[start : start + _CHUNK_COMMANDS])
-                self._client._limit(part.batch)
-                parts.append(part)
-                node.send(part.batch)
-        return parts
-
-    def _part(self, places: list[int]) -> _Part:
-        asked = [place in self._asks for place in places]
-        packed: list[bytes] = []
-        raw = set()
-        for place, with_asking in zip(places, asked, strict=True):
-            if with_asking:
-                packed.append(ASKING)
-            if place in self._raw:
-                raw.add(len(packed))
-            packed.append(self._packed[place])
-        spec = _READS if all(map(_READ_ONLY, [self._queued[place] for place in places])) else _WRITES
-        return _Part(self._batch(spec, packed, self._text, frozenset(raw)), places, asked)
-
-    async def _exchange(self, parts: list[_Part], replies: dict[int, Any]) -> Exception | None:
-        """Wait for the parts' replies. Returns why some commands have to be sent again, None if none has."""
-        again: Exception | None = None
+    async def _exchange(self, cargo: Cargo) -> Exception | None:
+        """Send what is left and wait for the replies. Returns why some has to be sent again, None if none has."""
+        groups = cargo.by_node()
+        again = self._homeless(groups)
+        parts = [part for node, places in groups.items() for part in self._send_to(node, places, cargo)]
+        failure: Exception | None = None
         try:
-            results = await asyncio.gather(*[part.batch.future for part in parts], return_exceptions=True)
+            for part in parts:
+                try:
+                    replies = await part.batch.future
+                except Exception as error:
+                    unsent = isinstance(error, errors.ConnectionError) and not error.maybe_applied
+                    if unsent and not retry.is_final(error):
+                        again = again or error
+                    else:
+                        failure = failure or error
+                else:
+                    again = cargo.take(part, replies) or again
         except asyncio.CancelledError:
             _withdraw([part.batch for part in parts])
             raise
-        failure: BaseException | None = None
-        for part, result in zip(parts, results, strict=True):
-            if isinstance(result, BaseException):
-                unsent = isinstance(result, errors.ConnectionError) and not result.maybe_applied
-                if unsent and not retry.is_final(cast(Exception, result)):
-                    again = again or cast(Exception, result)
-                else:
-                    failure = failure or result
-                continue
-            got = iter(result)
-            for place, with_asking in zip(part.places, part.asked, strict=True):
-                if with_asking:
-                    next(got)
-                self._asks.pop(place, None)
-                reply = next(got)
-                if isinstance(reply, _NOT_HERE):
-                    again = reply
-                    self._note_refusal(place, reply)
-                else:
-                    replies[place] = reply
         if failure is not None:
+            cargo.settle()
             raise failure
         return again
 
-    def _note_refusal(self, place: int, error: errors.GravitoError) -> None:
-        if isinstance(error, errors.MovedError):
-            self._cluster.moved(error)
-        elif isinstance(error, errors.AskError):
-            self._asks[place] = error
-        elif isinstance(error, errors.ClusterDownError):
-            self._cluster.refresh_soon()
+    def _homeless(self, groups: dict[Any, list[int]]) -> Exception | None:
+        """Leave out what nobody serves at the moment: a later map may name somebody."""
+        lobby = next((node for node in groups if isinstance(node, Lobby)), None)
+        if lobby is None:
+            return None
+        del groups[lobby]
+        self._cluster.refresh_soon()
+        return errors.ClusterDownError("no node is known to serve some of the slots")
+
+    def _send_to(self, node: Any, places: list[int], cargo: Cargo) -> list[Part]:
+        hold, patience = cargo.hold(places), self._client._patience
+        alone = bool(hold or patience)  # on one leased wire, so in one batch
+        step = len(places) if alone else _CHUNK_COMMANDS
+        parts = []
+        for start in range(0, len(places), step):
+            chosen = places if step >= len(places) else places[start : start + step]
+            part = cargo.part(chosen, _READS, _BATCH)
+            self._client._limit(part.batch)
+            parts.append(part)
+            if alone or (chosen is places and self._is_large(part.batch)):
+                node.send_apart(part.batch, hold, clean=True, patience=patience)
+            else:
+                node.send(part.batch)
+        return parts
 
     # -- transactions ----------------------------------------------------------------------------------------
 
@@ -260,7 +267,7 @@ class ClusterPipeline(Pipeline):
             self._ask_next, self._ask_all = self._ask_all, None
             try:
                 return await super()._transact()
-            except _NOT_HERE as error:
+            except NOT_HERE as error:
                 if self._wire is not None:
                     await self._leave(error)
                 if isinstance(error, errors.MovedError):
@@ -282,7 +289,7 @@ class ClusterPipeline(Pipeline):
             return
         cluster, (batch,) = self._cluster, batches  # a transaction is one
         self._client._limit(batch)
-        slot = next((slot for slot in self._slots if slot is not None), None)
+        slot = next((where for where in self._where if isinstance(where, int)), None)
         node: Any = cluster.default_node() if slot is None else cluster.owners[slot]
         if self._ask_next is not None:
             cluster.ask(batch, self._ask_next)

@@ -11,7 +11,7 @@ import msgspec
 from gravito import errors
 from gravito.atlas.topology._node import ClusterNode
 from gravito.atlas.topology.cluster import Cluster
-from gravito.atlas.wire.entry import Entry
+from gravito.atlas.wire.entry import Entry, Spec
 from gravito.atlas.wire.resp import encode
 
 _STEPS: Final = {"MGET": 1, "MSET": 2, "DEL": 1, "UNLINK": 1, "EXISTS": 1, "TOUCH": 1}
@@ -23,14 +23,12 @@ PRIMARIES: Final = frozenset({"SCRIPT LOAD", "SCRIPT FLUSH", "FUNCTION LIST"})
 _tasks: set[asyncio.Task[None]] = set()  # kept from the garbage collector
 
 
-def child(entry: Entry, args: tuple[Any, ...] | None = None, convert: bool = False) -> Entry:
+def child(entry: Entry, packed: bytes | None = None, convert: bool = False) -> Entry:
     """A part of an entry: the same command, perhaps with other arguments, its reply as it comes."""
     spec = entry.spec if convert else msgspec.structs.replace(entry.spec, convert=None)
-    packed = entry.packed if args is None else encode(args)
+    future = entry.future.get_loop().create_future()
     options = entry.options if convert else None
-    return Entry(
-        entry.future.get_loop().create_future(), packed, spec, options, entry.text, retry=entry.retry
-    )
+    return Entry(future, packed or entry.packed, spec, options, entry.text, retry=entry.retry)
 
 
 def start(entry: Entry, work: Coroutine[Any, Any, Any], converted: bool = False) -> Entry:
@@ -58,49 +56,70 @@ def start(entry: Entry, work: Coroutine[Any, Any, Any], converted: bool = False)
 async def all_of(children: list[Entry]) -> list[Any]:
     """All replies, or the first error once all are there; an error says if another part may have been applied."""
     replies = await asyncio.gather(*[each.future for each in children], return_exceptions=True)
-    failed = [reply for reply in replies if isinstance(reply, BaseException)]
-    if failed:
-        error = failed[0]
-        if (
-            len(failed) < len(replies)
-            and not children[0].spec.read_only
-            and isinstance(error, errors.GravitoError)
-        ):
-            error.maybe_applied = True
+    error = first_error(children[0].spec, replies)
+    if error is not None:
         raise error
     return list(replies)
+
+
+def first_error(spec: Spec, replies: list[Any]) -> BaseException | None:
+    """The first error among the replies of a command's parts; it says if another part may have been applied."""
+    failed = [reply for reply in replies if isinstance(reply, BaseException)]
+    if not failed:
+        return None
+    if len(failed) < len(replies) and not spec.read_only and isinstance(failed[0], errors.GravitoError):
+        failed[0].maybe_applied = True
+    return failed[0]
 
 
 # -- by slot -------------------------------------------------------------------------------------------------
 
 
+def by_slot(spec: Spec, rest: tuple[Any, ...], found: dict[int, list[int]]) -> list[bytes]:
+    """The packed command of each slot.
+
+    Args:
+        rest: the arguments behind the command's words.
+        found: places of the keys among them, by slot.
+    """
+    step = _STEPS[spec.words[0].upper()]
+    return [
+        encode(
+            (
+                *spec.words,
+                *[rest[place + more] for place in places for more in range(step) if place + more < len(rest)],
+            )
+        )
+        for places in found.values()
+    ]
+
+
+def join_slots(spec: Spec, found: dict[int, list[int]], replies: list[Any]) -> Any:
+    """One reply of those of the slots, in the order of the keys."""
+    name = spec.words[0].upper()
+    if name == "MSET":
+        return replies[0]
+    if name != "MGET":
+        return sum(replies)
+    joined = {
+        place: value
+        for places, some in zip(found.values(), replies, strict=True)
+        for place, value in zip(places, some, strict=True)
+    }
+    return [joined[place] for place in sorted(joined)]
+
+
 def split(cluster: Cluster, entry: Entry, rest: tuple[Any, ...], found: dict[int, list[int]]) -> None:
     """Send one command per slot, all in this loop turn, and join the replies in the order of the keys."""
-    name = entry.spec.words[0].upper()
-    step = _STEPS[name]
     table = cluster.readers if entry.spec.read_only else cluster.owners
-    parts = list(found.values())
     children = []
-    for slot, places in found.items():
-        args = tuple(
-            rest[place + more] for place in places for more in range(step) if place + more < len(rest)
-        )
-        part = child(entry, (*entry.spec.words, *args))
+    for slot, packed in zip(found, by_slot(entry.spec, rest, found), strict=True):
+        part = child(entry, packed)
         table[slot].send(part)
         children.append(part)
 
     async def join() -> Any:
-        replies = await all_of(children)
-        if name == "MSET":
-            return replies[0]
-        if name != "MGET":
-            return sum(replies)
-        joined = {
-            place: value
-            for places, some in zip(parts, replies, strict=True)
-            for place, value in zip(places, some, strict=True)
-        }
-        return [joined[place] for place in sorted(joined)]
+        return join_slots(entry.spec, found, await all_of(children))
 
     start(entry, join())
 
@@ -124,17 +143,25 @@ async def everywhere(
         children.append(part)
     if response == "one_succeeded":
         return await _one_of(children)
-    return _JOINS[response](await all_of(children))
+    return join_nodes(response, await all_of(children))
 
 
 async def _one_of(children: list[Entry]) -> Any:
     replies = await asyncio.gather(*[each.future for each in children], return_exceptions=True)
-    good = [reply for reply in replies if not isinstance(reply, BaseException)]
-    if good:
-        return good[0]
-    error = replies[0]
-    assert isinstance(error, BaseException)
-    raise error
+    reply = first_good(replies)
+    if isinstance(reply, BaseException):
+        raise reply
+    return reply
+
+
+def first_good(replies: list[Any]) -> Any:
+    """The first reply that is no error; the first error if all are."""
+    return next((reply for reply in replies if not isinstance(reply, BaseException)), replies[0])
+
+
+def join_nodes(response: str | None, replies: list[Any]) -> Any:
+    """One reply of those of the nodes, as a policy says: `agg_sum`, `all_succeeded`, ..."""
+    return _JOINS[response](replies)
 
 
 def _concatenated(replies: list[Any]) -> Any:

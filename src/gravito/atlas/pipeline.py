@@ -312,18 +312,20 @@ class Pipeline(_Commands):
     def _convert(self, replies: list[Any], raise_on_error: bool) -> list[Any]:
         if len(replies) != len(self._queued):
             raise errors.ProtocolError(f"{len(self._queued)} commands were sent, {len(replies)} replies came")
+        every = self._options
         for position, (spec, reply) in enumerate(zip(self._queued, replies, strict=True)):
             if isinstance(reply, Exception):
-                options = self._options.get(position)
+                options = every.get(position)
                 if options is not None and EMPTY_RESPONSE in options:
                     replies[position] = options[EMPTY_RESPONSE]
                 elif raise_on_error:
                     raise self._annotated(reply, position)
                 else:
                     self._note(reply, position)
-            elif spec.convert is not None:
+            elif (converter := spec.convert) is not None:
+                options = every.get(position) if every else None
                 try:
-                    replies[position] = convert(spec, reply, self._options.get(position))
+                    replies[position] = convert(spec, reply, options) if options else converter(reply)
                 except Exception as error:  # a reply that its converter cannot read fails in its own place
                     if raise_on_error:
                         raise

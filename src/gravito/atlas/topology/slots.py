@@ -29,8 +29,8 @@ def slot_of(key: str | bytes) -> int:
     """
     if isinstance(key, str):
         key = key.encode()
-    start = key.find(b"{")
-    if start >= 0:
+    if b"{" in key:
+        start = key.index(b"{")
         end = key.find(b"}", start + 1)
         if end > start + 1:  # an empty tag does not count
             key = key[start + 1 : end]
