@@ -10,6 +10,11 @@ in an application goes on working::
     |- LoopError                      used from another event loop, process, or after close
     |- WatchError                     redis.WatchError
     |- PubSubError                    redis.PubSubError
+    |- CacheError                     what the cache itself refuses or cannot do
+    |  |- InvalidKeyError             (also ValueError) a key, tag, namespace or template that cannot be used
+    |  |- InvalidTTLError             (also ValueError)
+    |  |- SerializationError          (also TypeError) a value that would not come back as it went in
+    |  `- UnreadableValueError        (also ValueError) stored bytes that cannot be read: the cache's miss
     |- TimeoutError                   redis.TimeoutError
     |  |- ConnectTimeoutError
     |  `- LeaseTimeoutError           no leased wire (or no room in flight) within the deadline
@@ -55,6 +60,7 @@ __all__ = [
     "AskError",
     "AuthenticationError",
     "BusyError",
+    "CacheError",
     "CircuitOpenError",
     "ClusterDownError",
     "ConfigurationError",
@@ -66,6 +72,8 @@ __all__ = [
     "EngineError",
     "ExecAbortError",
     "GravitoError",
+    "InvalidKeyError",
+    "InvalidTTLError",
     "LeaseTimeoutError",
     "LoadingError",
     "LoopError",
@@ -83,10 +91,12 @@ __all__ = [
     "RefusedError",
     "ResponseError",
     "ScriptError",
+    "SerializationError",
     "TLSError",
     "TLSTimeoutError",
     "TimeoutError",
     "TryAgainError",
+    "UnreadableValueError",
     "WatchError",
     "WrongTypeError",
 ]
@@ -152,6 +162,26 @@ class WatchError(GravitoError, redis_errors.WatchError):
 
 class PubSubError(GravitoError, redis_errors.PubSubError):
     """A subscription was used in a way it does not support."""
+
+
+class CacheError(GravitoError):
+    """The cache refuses what it was given, or cannot do it. Errors of the connection keep their own classes."""
+
+
+class InvalidKeyError(CacheError, ValueError):
+    """A key, a tag, a namespace or a key template that cannot be used; the message says what is allowed."""
+
+
+class InvalidTTLError(CacheError, ValueError):
+    """A time to live that cannot be used; the message says what is allowed."""
+
+
+class SerializationError(CacheError, TypeError):
+    """A value that would not come back as it went in. Names the key, the type and what to do; nothing was written."""
+
+
+class UnreadableValueError(CacheError, ValueError):
+    """Stored bytes that cannot be turned back into a value: the cache takes them for a miss and tells in an event."""
 
 
 class TimeoutError(GravitoError, redis_errors.TimeoutError):
