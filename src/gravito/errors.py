@@ -14,7 +14,11 @@ in an application goes on working::
     |  |- InvalidKeyError             (also ValueError) a key, tag, namespace or template that cannot be used
     |  |- InvalidTTLError             (also ValueError)
     |  |- SerializationError          (also TypeError) a value that would not come back as it went in
-    |  `- UnreadableValueError        (also ValueError) stored bytes that cannot be read: the cache's miss
+    |  |- UnreadableValueError        (also ValueError) stored bytes that cannot be read: the cache's miss
+    |  |- LockError                   redis.LockError
+    |  |  |- LockTimeoutError         not had within the time that the caller would wait
+    |  |  `- LockNotOwnedError        redis.LockNotOwnedError: it is somebody else's by now, or nobody's
+    |  `- LimitExceededError          a limiter refuses; says when to come again
     |- TimeoutError                   redis.TimeoutError
     |  |- ConnectTimeoutError
     |  `- LeaseTimeoutError           no leased wire (or no room in flight) within the deadline
@@ -75,7 +79,11 @@ __all__ = [
     "InvalidKeyError",
     "InvalidTTLError",
     "LeaseTimeoutError",
+    "LimitExceededError",
     "LoadingError",
+    "LockError",
+    "LockNotOwnedError",
+    "LockTimeoutError",
     "LoopError",
     "MasterDownError",
     "MaxClientsError",
@@ -182,6 +190,34 @@ class SerializationError(CacheError, TypeError):
 
 class UnreadableValueError(CacheError, ValueError):
     """Stored bytes that cannot be turned back into a value: the cache takes them for a miss and tells in an event."""
+
+
+class LockError(CacheError, redis_errors.LockError):
+    """A lock cannot be had, kept or given back. `lock_name` is its name."""
+
+    def __init__(self, message: str | None = None, lock_name: str | None = None) -> None:
+        redis_errors.LockError.__init__(self, message, lock_name)
+
+
+class LockTimeoutError(LockError):
+    """`async with lock` did not get it within the time that it may wait. Nothing is left of the attempt."""
+
+
+class LockNotOwnedError(LockError, redis_errors.LockNotOwnedError):
+    """The lock is not, or no longer, held under this token: it ran out, was released, or somebody else has it."""
+
+
+class LimitExceededError(CacheError):
+    """A limiter refuses. Nothing was counted.
+
+    `retry_after` is in seconds from now; `remaining` is what a cheaper call may still cost.
+    """
+
+    def __init__(self, message: str, *, retry_after: float = 0.0, remaining: int = 0, limit: int = 0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.remaining = remaining
+        self.limit = limit
 
 
 class TimeoutError(GravitoError, redis_errors.TimeoutError):
