@@ -21,8 +21,12 @@ _COMMANDS = {  # name, which is the module's and the function's too -> the first
 }
 
 
+_GROUPS: dict[str, str] = {  # as above, for modules whose `app` has commands of its own
+}
+
+
 class _Lazy(TyperGroup):
-    """Lists the commands from the table above and imports the one that is called."""
+    """Lists the commands from the tables above and imports the one that is called."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name = args[0]
@@ -30,6 +34,8 @@ class _Lazy(TyperGroup):
             single = typer.Typer(add_completion=False, rich_markup_mode=None)
             single.command(name)(getattr(import_module(f"gravito.cli.{name}"), name))
             self.commands[name] = typer.main.get_command(single)
+        elif name in _GROUPS:
+            self.commands[name] = typer.main.get_command(import_module(f"gravito.cli.{name}").app)
         return super().resolve_command(ctx, args)
 
 
@@ -62,5 +68,5 @@ def _main(
     """
 
 
-for _name, _summary in _COMMANDS.items():
+for _name, _summary in (_COMMANDS | _GROUPS).items():
     app.command(_name)(_listed(_summary))
