@@ -11,6 +11,7 @@ in an application goes on working::
     |- WatchError                     redis.WatchError
     |- PubSubError                    redis.PubSubError
     |- CacheError                     what the cache itself refuses or cannot do
+    |  |- CounterError                (also OverflowError) a counter's new number would not fit in 64 bits
     |  |- InvalidKeyError             (also ValueError) a key, tag, namespace or template that cannot be used
     |  |- InvalidTTLError             (also ValueError)
     |  |- SerializationError          (also TypeError) a value that would not come back as it went in
@@ -71,6 +72,7 @@ __all__ = [
     "ConnectTimeoutError",
     "ConnectionError",
     "ConnectionLostError",
+    "CounterError",
     "CrossSlotError",
     "DataError",
     "EngineError",
@@ -174,6 +176,10 @@ class PubSubError(GravitoError, redis_errors.PubSubError):
 
 class CacheError(GravitoError):
     """The cache refuses what it was given, or cannot do it. Errors of the connection keep their own classes."""
+
+
+class CounterError(CacheError, OverflowError):
+    """A counter's new number would not fit in 64 bits. It is left as it was."""
 
 
 class InvalidKeyError(CacheError, ValueError):
