@@ -19,6 +19,7 @@ from tests.waiting import until
 from gravito import errors
 from gravito.atlas import Client, Limits, Retry, Timeouts
 from gravito.atlas.tracking import Tracked
+from gravito.atlas.wire.shelves import Shelves
 from gravito.atlas.wire.tier import Tier
 from gravito.testing import Push, Raw, ScriptedPeer, Simple, reply
 
@@ -43,6 +44,10 @@ def tier_of(tracked: Tracked) -> Tier:
     tier = tracked._state().topology.tier
     assert tier is not None
     return tier
+
+
+def shelves_of(tracked: Tracked) -> Shelves:
+    return tier_of(tracked).shelves
 
 
 async def asked(client: Client, call: Callable[[], Awaitable[Any]]) -> tuple[Any, int]:
@@ -420,7 +425,7 @@ async def test_nothing_outlives_its_time(server: Control) -> None:
         written = loop.time()
         assert await tracked.get("brief") == "v"
         assert await asked(client, lambda: tracked.get("brief")) == ("v", 0)
-        assert tier_of(tracked).gets[True]["brief"].until <= written + 0.15
+        assert shelves_of(tracked).gets[True]["brief"].until <= written + 0.15
         await asyncio.sleep(0.16)
         assert await tracked.get("brief") is None
         server.ask("DEBUG", "SET-ACTIVE-EXPIRE", 1)
@@ -433,7 +438,7 @@ async def test_the_time_counts_from_before_the_question() -> None:
         call = tracked.get("k")
         asked_at = monotonic()
         await call
-        assert tier_of(tracked).gets[True]["k"].until <= asked_at + 0.999
+        assert shelves_of(tracked).gets[True]["k"].until <= asked_at + 0.999
 
 
 async def test_a_time_that_is_set_later_counts(client: Client, other: Client) -> None:
@@ -443,7 +448,7 @@ async def test_a_time_that_is_set_later_counts(client: Client, other: Client) ->
     await foreign(client, other.pexpire("k", 60_000))
     assert tracked.stats().entries == 0
     await tracked.get("k")
-    assert tier_of(tracked).gets[True]["k"].until < asyncio.get_running_loop().time() + 61
+    assert shelves_of(tracked).gets[True]["k"].until < asyncio.get_running_loop().time() + 61
 
 
 @pytest.mark.needs("HPEXPIRE")
@@ -453,7 +458,7 @@ async def test_fields_have_times_of_their_own(client: Client) -> None:
     await client.execute("HPEXPIRE", "h", 150, "FIELDS", 1, "f")
     assert await tracked.hmget("h", ["f", "g"]) == ["1", "2"]
     assert await asked(client, lambda: tracked.hmget("h", ["f", "g"])) == (["1", "2"], 0)
-    (kept,) = tier_of(tracked).others[True].values()
+    (kept,) = shelves_of(tracked).others[True].values()
     assert kept.until <= asyncio.get_running_loop().time() + 0.15
 
 
@@ -482,7 +487,7 @@ async def test_a_whole_hash_goes_with_its_first_field(client: Client) -> None:
     set_at = loop.time()
     await tracked.hgetall("h")
     await client.ping()
-    (kept,) = tier_of(tracked).others[True].values()
+    (kept,) = shelves_of(tracked).others[True].values()
     assert kept.until <= set_at + 0.15
 
 
@@ -583,7 +588,7 @@ async def test_entries_are_bounded_and_what_is_used_stays(client: Client) -> Non
     stats = tracked.stats()
     assert (stats.entries, stats.evictions) == (10, 91)
     assert stats.hits == 100
-    assert len(tier_of(tracked)._keys) == 10
+    assert len(shelves_of(tracked).keys) == 10
 
 
 async def test_bytes_are_bounded(client: Client) -> None:
@@ -604,8 +609,10 @@ async def test_nothing_is_left_of_what_is_dropped(client: Client, other: Client)
     await tracked.strlen("a")
     await foreign(client, other.mset({"a": 1, "b": 1, "c": 1}))
     tier = tier_of(tracked)
-    assert (len(tier), tier.size, tier._keys, tier._flying, tier._flying_keys) == (0, 0, {}, {}, {})
-    assert not any((*tier.gets.values(), *tier.others.values()))
+    shelves = tier.shelves
+    assert (len(shelves), shelves.size, shelves.keys, tier._flying, tier._flying_keys) == (0, 0, {}, {}, {})
+    assert not any((*shelves.gets.values(), *shelves.others.values()))
+    assert tier.count == 0
 
 
 # -- wires ---------------------------------------------------------------------------------------------------
@@ -681,7 +688,7 @@ async def test_a_read_that_a_retired_wire_answers_is_not_kept(server: Control) -
             proxy.release()
             await large
             assert await small == "v"
-            assert "k" not in tier_of(tracked).gets[True]
+            assert "k" not in shelves_of(tracked).gets[True]
             await client.delete("large")
 
 
@@ -774,7 +781,7 @@ async def test_a_stopped_server(server: Control) -> None:
         tracked = client.tracked(heartbeat=HEARTBEAT)
         await client.set("k", "v")
         await tracked.get("k")
-        kept = tier_of(tracked).gets[True]["k"]
+        kept = shelves_of(tracked).gets[True]["k"]
         with server.suspended():
             assert await tracked.get("k") == "v"
             await asyncio.sleep(HEARTBEAT * 1.1)
@@ -790,7 +797,7 @@ async def test_a_quiet_server_is_no_dead_one(server: Control) -> None:
         tracked = client.tracked(heartbeat=0.3)
         await tracked.get("quiet")
         await asyncio.sleep(0.5)
-        assert tracked.get("quiet") is tier_of(tracked).gets[True]["quiet"]
+        assert tracked.get("quiet") is shelves_of(tracked).gets[True]["quiet"]
 
 
 async def test_a_killed_server(server: Control) -> None:

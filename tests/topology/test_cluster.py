@@ -249,7 +249,7 @@ class TestWithoutKeys:
         assert redis.get_node(node_name=cluster.nodes[0].address).port == cluster.nodes[0].port
 
     async def test_what_is_not_there_says_so(self, redis: ClusterClient) -> None:
-        for refused in (redis.scan, redis.client, redis.monitor, redis.tracked):
+        for refused in (redis.scan, redis.client, redis.monitor):
             with pytest.raises(errors.ConfigurationError, match="on a cluster; "):
                 refused()
 

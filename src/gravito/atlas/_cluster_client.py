@@ -332,10 +332,6 @@ class ClusterClient(Client):
         """A session has one connection, and a cluster's keys are on several."""
         raise unsupported("a session with one connection is not there", "use pipeline() or transaction()")
 
-    def tracked(self, **options: Any) -> NoReturn:
-        """Not yet."""
-        raise unsupported("a local tier is not there yet", "use an untracked client")
-
     def monitor(self) -> NoReturn:
         """MONITOR shows one node."""
         raise unsupported("MONITOR shows one node alone", "use a client of that node")

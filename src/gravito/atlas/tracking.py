@@ -1,6 +1,6 @@
 """`client.tracked()`: reads that are answered here for as long as the server announces no change.
 
-The view keeps nothing itself: each event loop has a tier (wire/tier.py) on its shared wire.
+The view keeps nothing itself: each event loop has a tier (wire/tier.py) on its shared wire, or one for each node of a cluster.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import copy
 from asyncio import get_running_loop
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from gravito import errors
 from gravito.atlas.client import Client
@@ -18,6 +18,7 @@ from gravito.atlas.wire.flight import Bounds, Read, Tally
 from gravito.atlas.wire.kept import Done, Kept, fresh
 from gravito.atlas.wire.meter import Stats
 from gravito.atlas.wire.resp import encode, pack
+from gravito.atlas.wire.shelves import Shelves
 from gravito.atlas.wire.tier import Tier
 
 if TYPE_CHECKING:
@@ -55,12 +56,11 @@ class Tiers:
         self.bounds = bounds
         self.tally = Tally()
 
-    def of(self, state: LoopState) -> Tier:
-        """The tier of a loop, made when first asked for."""
+    def of(self, state: LoopState) -> Any:
+        """The tier of a loop, made when first asked for; a cluster's has one for each node."""
         topology = state.topology
         if topology.tier is None:
-            topology.tier = Tier(self.bounds, self.tally, topology.send)
-            topology.reroute()
+            topology.track(Shelves(self.bounds, self.tally))
         return topology.tier
 
 
@@ -68,17 +68,20 @@ class Tracked(Client):
     """A client whose reads of single keys are kept here; made by `Client.tracked`. Everything else is the client's."""
 
     _tiers: Tiers
-    _here: tuple[Tier | None, dict[str, Kept]] = (None, {})  # this loop's tier and its GETs; found at a miss
+    _here: tuple[Shelves | None, dict[str, Kept]] = (
+        None,
+        {},
+    )  # this loop's shelves and GETs; found at a miss
 
     if not TYPE_CHECKING:  # redis-py's signature is the one to check against
 
         def get(self, name: Any) -> Any:
             """Return the value at key `name`, or None: from here if it is kept. https://redis.io/commands/get"""
-            tier, shelf = self._here
+            shelves, shelf = self._here
             try:
                 kept = shelf[name]
                 now = monotonic()
-                if now < kept.until and now < tier.confirmed and get_running_loop() is tier.loop:
+                if now < kept.until and now < kept.keeper.confirmed and get_running_loop() is shelves.loop:
                     kept.hits += 1
                     return kept
             except (KeyError, TypeError, RuntimeError):  # not kept; no key; no loop
@@ -109,17 +112,20 @@ class Tracked(Client):
             return super()._send(spec, args, options, text)
         if len(packed) > self._lease_over:
             return super()._send(spec, args, options, text)
-        tier = self._tier(spec.name)
+        shelves = self._shelves(spec.name)
         plain = spec.name == "GET" and args[1].__class__ is str and spec.convert is None
-        kept = tier.gets[text].get(args[1]) if plain else tier.others[text].get(packed)
+        kept = shelves.gets[text].get(args[1]) if plain else shelves.others[text].get(packed)
         if kept is not None:
             now = monotonic()
-            if now < kept.until and now < tier.confirmed:
+            if now < kept.until and now < kept.keeper.confirmed:
                 kept.hits += 1
                 return _hit(kept, spec, options)
+        tier = self._tier(key)
+        if tier is None:
+            return super()._send(spec, args, options, text)
         fields = args[2:] if spec.name in _OF_FIELDS else ()
         read = Read(packed, (key,), text, args[1] if plain else None, fields, spec.name in _OF_WHOLE)
-        return tier.miss(read, self._waiter(tier, packed, spec, options, text))
+        return tier.miss(read, self._waiter(packed, spec, options, text))
 
     def _send_mget(
         self, spec: Spec, args: tuple[Any, ...], options: dict[str, Any] | None, text: bool
@@ -127,40 +133,41 @@ class Tracked(Client):
         names = args[1:]
         if not names or spec.convert is not None or any(name.__class__ is not str for name in names):
             return super()._send(spec, args, options, text)
-        tier = self._tier(spec.name)
-        shelf, now = tier.gets[text], monotonic()
-        values: list[Any] = []
-        missing: dict[str, None] = {}
-        for name in names:
-            kept = shelf.get(name) if now < tier.confirmed else None
-            if kept is None or now >= kept.until:
-                missing[name] = None
-                values.append(None)
-            else:
-                kept.hits += 1
-                values.append(kept.value)
+        shelves = self._shelves(spec.name)
+        values, missing = _kept_of(shelves, names, text)
         if not missing:
-            return Done(values, tier.loop)
+            return Done(values, shelves.loop)
+        entry = self._ask_many(spec, missing, values, names, text)
+        return super()._send(spec, args, options, text) if entry is None else entry
+
+    def _ask_many(
+        self, spec: Spec, missing: list[str], values: list[Any], names: tuple[Any, ...], text: bool
+    ) -> Entry | None:
+        """Ask for what an MGET misses, and put it among what is kept. None if it is to be asked without the tier."""
         packed = encode(("MGET", *missing))
         if len(packed) > self._lease_over:
-            return super()._send(spec, args, options, text)
-        waiter = self._waiter(tier, packed, spec, options, text)
+            return None
+        tier = self._tier(b"")
+        waiter = self._waiter(packed, spec, None, text)
         if len(missing) != len(names):
-            places = [(at, name) for at, name in enumerate(names) if name in missing]
-            waiter.spec = _Joined.spec(spec, values, list(missing), places)
-        asked = tuple(missing)
-        return tier.miss(Read(packed, tuple(name.encode() for name in asked), text, many=asked), waiter)
+            asked = frozenset(missing)
+            places = [(at, name) for at, name in enumerate(names) if name in asked]
+            waiter.spec = _Joined.spec(spec, values, missing, places)
+        read = Read(packed, tuple(name.encode() for name in missing), text, many=tuple(missing))
+        return cast(Tier, tier).miss(read, waiter)
 
-    def _waiter(
-        self, tier: Tier, packed: bytes, spec: Spec, options: dict[str, Any] | None, text: bool
-    ) -> Entry:
-        return Entry(tier.loop.create_future(), packed, spec, options, text)
+    def _waiter(self, packed: bytes, spec: Spec, options: dict[str, Any] | None, text: bool) -> Entry:
+        return Entry(get_running_loop().create_future(), packed, spec, options, text)
 
-    def _tier(self, command: str) -> Tier:
-        tier = self._tiers.of(self._state(command))
+    def _shelves(self, command: str) -> Shelves:
+        shelves: Shelves = self._tiers.of(self._state(command)).shelves
         if self._specs.prefix is None:  # else the names that `get` sees are not those that are kept
-            self._here = tier, tier.gets[self._text]
-        return tier
+            self._here = shelves, shelves.gets[self._text]
+        return shelves
+
+    def _tier(self, key: bytes) -> Tier | None:
+        """The tier of the server that has a key; None if it is not known now."""
+        return self._state().topology.tier
 
     def with_options(self, **options: Any) -> Self:
         """As `Client.with_options`. A view with a timeout or a retry of its own reads from the server."""
@@ -171,16 +178,17 @@ class Tracked(Client):
     def stats(self) -> TrackedStats:
         """Counters of this client and of its local tier. Costs no command."""
         tiers = [state.topology.tier for state in list(self._states.values())]
+        shelves = [tier.shelves for tier in tiers if tier is not None]
         tally = self._tiers.tally
         base = super().stats()
         return TrackedStats(
             **{name: getattr(base, name) for name in Stats.__struct_fields__},
-            hits=tally.hits + sum(tier.hits for tier in tiers if tier is not None),
+            hits=tally.hits + sum(each.hits for each in shelves),
             misses=tally.misses,
             evictions=tally.evictions,
             invalidations=tally.invalidations,
-            entries=sum(len(tier) for tier in tiers if tier is not None),
-            entry_bytes=sum(tier.size for tier in tiers if tier is not None),
+            entries=sum(map(len, shelves)),
+            entry_bytes=sum(each.size for each in shelves),
         )
 
 
@@ -219,14 +227,6 @@ def track(client: Client, max_entries: int, max_bytes: int, heartbeat: float) ->
             "replies; the connection says protocol=2. Leave protocol out or set 3."
         )
         raise errors.ConfigurationError(message, field="protocol", value=2, allowed="3, or None")
-    if settings.driver == "cluster" or settings.read_from != "primary":
-        message = (
-            f"connection '{settings.name}': tracked() serves one server that takes reads and writes, "
-            f"not driver {settings.driver!r} with read_from={settings.read_from!r}"
-        )
-        raise errors.ConfigurationError(
-            message, field="read_from", allowed="one server, or the primary that sentinels name"
-        )
     root: Any = client._root or client
     tiers: Tiers | None = root._tiers
     if tiers is None:
@@ -240,13 +240,37 @@ def track(client: Client, max_entries: int, max_bytes: int, heartbeat: float) ->
             message, field="max_entries", allowed="the same bounds for all of a client"
         )
     view: Any = copy.copy(client)
-    view.__class__ = Tracked
+    view.__class__ = _view_of(client)
     view._root, view._tiers, view._here = root, tiers, (None, {})
     view._bind()
     if view._observe is not None:
         view._observe(view)
     tracked: Tracked = view
     return tracked
+
+
+def _view_of(client: Client) -> type[Tracked]:
+    if client.settings.driver != "cluster":
+        return Tracked
+    from gravito.atlas._cluster_tracking import TrackedCluster  # noqa: PLC0415  # it imports this module
+
+    return TrackedCluster
+
+
+def _kept_of(shelves: Shelves, names: tuple[Any, ...], text: bool) -> tuple[list[Any], list[str]]:
+    """What is kept of an MGET, with None where nothing is, and the names of these, once each."""
+    shelf, now = shelves.gets[text], monotonic()
+    values: list[Any] = []
+    missing: dict[str, None] = {}
+    for name in names:
+        kept = shelf.get(name)
+        if kept is None or now >= kept.until or now >= kept.keeper.confirmed:
+            missing[name] = None
+            values.append(None)
+        else:
+            kept.hits += 1
+            values.append(kept.value)
+    return values, list(missing)
 
 
 def _forget_on_change(root: Client, tiers: Tiers) -> None:

@@ -87,7 +87,7 @@ class ClusterNode(Standalone):
         shared = NodeWire(own, self._open_shared, self._route, meter, hooks, self.circuit)
         shared.owner = owner
         self.silent = False  # it owes replies and has said nothing since the last look
-        self._heard = -1  # bytes read from it then
+        self._heard = -1  # bytes read from it then; below 0 without a connection
         shared.on_spare = self.pool.adopt
         self.shared: NodeWire = shared
         self.send: Callable[[Entry], None] = shared.send
@@ -120,10 +120,14 @@ class ClusterNode(Standalone):
         return wire
 
     def look(self) -> bool:
-        """Whether it owes replies and has said nothing since the last look."""
+        """Whether it owes replies, or a connection, and has said nothing since the last look."""
         wire = self.shared.wire
-        heard = wire.read if wire is not None else -1
-        self.silent = wire is not None and wire.in_flight > 0 and heard == self._heard
+        if wire is not None:
+            owes, heard = wire.in_flight > 0, wire.read
+        else:
+            owes = self.shared.connecting and self.shared.waiting > 0
+            heard = -2 if owes else -1
+        self.silent = owes and heard == self._heard
         self._heard = heard
         return self.silent
 
@@ -131,11 +135,12 @@ class ClusterNode(Standalone):
         """Another node has its slots and this one is silent: what can be sent again goes there now."""
         self.shared.passed_over = True
         if self.shared.wire is not None:
-            self.shared.wire.fail(
-                errors.ConnectionLostError(f"{self.name} is silent, and another node has its slots")
-            )
+            self.shared.wire.fail(cause)
+        else:
+            self.shared._fail_parked(cause)
 
     def ask(self, *args: Any, text: bool = True) -> Entry:
+        cause = errors.ConnectionLostError(f"{self.name} is silent, and another node has its slots")
         """Send a command to this node and to no other; its reply is not converted."""
         spec = Spec.of(str(args[0]), Route.NEUTRAL)
         entry = Entry(self.loop.create_future(), encode(args), spec, None, text, retry=NEVER)

@@ -21,12 +21,15 @@ from gravito.atlas.topology._lobby import Lobby
 from gravito.atlas.topology._node import NEVER, ClusterNode
 from gravito.atlas.topology._overall import Leases, Waiting
 from gravito.atlas.topology._routing import arguments, asking, slot_of_entry
+from gravito.atlas.topology._tiers import NodeTiers
 from gravito.atlas.topology.slots import SLOTS, Node, SlotMap
 from gravito.atlas.topology.standalone import Standalone
 from gravito.atlas.wire import commands, retry
 from gravito.atlas.wire.connection import Wire
 from gravito.atlas.wire.entry import Batch, Confirm, Entry
+from gravito.atlas.wire.flight import Landing
 from gravito.atlas.wire.meter import Hooks, Meter
+from gravito.atlas.wire.shelves import Shelves
 
 log = logging.getLogger("gravito.atlas")
 
@@ -44,7 +47,7 @@ class Cluster(Standalone):
         self.loop = asyncio.get_running_loop()
         self.meter = Meter(latency=settings.measure_latency)
         self.hooks = hooks
-        self.tier = None
+        self.tier: Any = None  # NodeTiers, made by the first tracked read
         self.map = SlotMap()
         self.nodes: dict[tuple[str, int], ClusterNode] = {}  # all that the map names
         self.lobby = Lobby(settings, self.refresh_soon)
@@ -130,7 +133,10 @@ class Cluster(Standalone):
         slot, place = error.slot_id, self.place_of(error)
         node = self.node_at(place)
         self.map.move(slot, place)
-        self.owners[slot] = self.readers[slot] = node
+        before, self.owners[slot] = self.owners[slot], node
+        self.readers[slot] = node
+        if self.tier is not None and before is not node:
+            self.tier.left({slot})
         self.refresh_soon()
         return node
 
@@ -173,6 +179,9 @@ class Cluster(Standalone):
             return False
         self.lobby.reason = cause
         self.lobby.send(entry)
+        if isinstance(entry.future, Landing):  # a tracked read: those who wait for it go on without it
+            entry.fail(cause)
+            return True
         return True
 
     # -- the nodes -------------------------------------------------------------------------------------------
@@ -190,6 +199,10 @@ class Cluster(Standalone):
     def primaries(self) -> list[ClusterNode]:
         """The nodes that take writes, by the map."""
         return [self.node_at(place) for place in self.map.primaries]
+    def track(self, shelves: Shelves) -> None:
+        """Keep on these shelves what tracked reads bring, from whatever node."""
+        self.tier = NodeTiers(shelves, self)
+
 
     def replicas(self) -> list[ClusterNode]:
         """The nodes that copy others, by the map."""
@@ -322,7 +335,11 @@ class Cluster(Standalone):
 
     def _look_for_silence(self) -> None:
         """A node that hangs ends no connection: the others know sooner than a command's deadline who replaces it."""
+        before = list(self.owners)
         if sum(node.look() for node in self.nodes.values()):
+        if self.tier is not None and before != self.owners:
+            pairs = enumerate(zip(before, self.owners, strict=True))
+            self.tier.left({slot for slot, (was, now) in pairs if was is not now})
             self.refresh_soon()
         self._timer = self.loop.call_later(_CALM, self._look_for_silence)
 

@@ -13,6 +13,7 @@ from gravito.atlas.wire.entry import Entry
 from gravito.atlas.wire.meter import Event, Hooks, Meter
 from gravito.atlas.wire.pool import LeasePool
 from gravito.atlas.wire.shared import SharedWire
+from gravito.atlas.wire.shelves import Shelves
 from gravito.atlas.wire.tier import Tier
 
 
@@ -36,6 +37,11 @@ class Standalone:
 
     def _route(self, send: Callable[[Entry], None]) -> None:
         self.send = send if self.tier is None else self.tier.route(self.shared.wire, send)
+
+    def track(self, shelves: Shelves) -> None:
+        """Keep on these shelves what tracked reads bring."""
+        self.tier = Tier(shelves, self.send)
+        self.reroute()
 
     def reroute(self) -> None:
         """A tier was set: it sees from now on what is sent, and the wire it is sent on."""

@@ -34,10 +34,17 @@ class Done(asyncio.Future[Any]):
         """Coroutine protocol: nobody will await this; nothing is lost."""
 
 
+class Keeper:
+    """Vouches for what came by one wire."""
+
+    confirmed = 0.0  # monotonic time until which the server's last word holds
+    count = 0  # entries kept of its own
+
+
 class Kept(Done):
     """A reply with what is needed to drop it in time."""
 
-    __slots__ = ("hits", "ident", "key", "plain", "seen", "size", "text", "until", "value")
+    __slots__ = ("hits", "ident", "keeper", "key", "plain", "seen", "size", "text", "until", "value")
 
     def __init__(
         self,
@@ -46,10 +53,12 @@ class Kept(Done):
         key: bytes,
         text: bool,
         ident: str | bytes,
+        keeper: Keeper,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         super().__init__(value, loop)
         self.value = value
+        self.keeper = keeper
         self.until = until  # monotonic time; inf for a key without a time to live
         self.key = key  # as the server announces it
         self.text = text  # decoded, or bytes

@@ -20,10 +20,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
 from collections.abc import Callable
 from math import inf
-from sys import getsizeof
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +29,9 @@ from gravito import errors
 from gravito.atlas.wire import commands, resp
 from gravito.atlas.wire.entry import Entry, Spec
 from gravito.atlas.wire.failures import lost_reply
-from gravito.atlas.wire.flight import Bounds, Flight, Read, Tally
-from gravito.atlas.wire.kept import Kept, fresh, weigh
+from gravito.atlas.wire.flight import Flight, Read
+from gravito.atlas.wire.kept import Keeper, Kept, fresh
+from gravito.atlas.wire.shelves import Shelves
 
 if TYPE_CHECKING:
     from gravito.atlas.wire.connection import Wire
@@ -55,27 +54,22 @@ _WIPES = frozenset(
 )
 
 
-class Tier:
+class Tier(Keeper):
     """What is kept of one server in one event loop.
 
     Args:
-        bounds: how much, and how long without a word of the server.
-        tally: counted in.
+        shelves: where it is kept; they say how much, and how long without a word of the server.
         send: takes an entry that is not tracked.
     """
 
-    def __init__(self, bounds: Bounds, tally: Tally, send: Send) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.bounds = bounds
-        self.tally = tally
+    keeps_absent = True  # a key that is not there: its coming is announced, too
+
+    def __init__(self, shelves: Shelves, send: Send) -> None:
+        self.loop = shelves.loop
+        self.shelves = shelves
+        self.tally = shelves.tally
         self.wire: Wire | None = None  # the epoch: whose announcements are heard
-        self.confirmed = 0.0  # monotonic time until which the server's last word holds
-        self.gets: dict[bool, dict[str, Kept]] = {True: {}, False: {}}  # GETs by name, text and bytes
-        self.others: dict[bool, dict[bytes, Kept]] = {True: {}, False: {}}  # other reads, as they are sent
-        self.size = 0  # bytes, estimated
         self._forward = send  # where entries go now
-        self._keys: dict[bytes, list[Kept]] = {}  # what an invalidation drops
-        self._ring: OrderedDict[Kept, None] = OrderedDict()  # a clock: those used since get a second round
         self._flying: dict[tuple[bytes, bool], Flight] = {}  # for those who ask the same meanwhile
         self._flying_keys: dict[bytes, list[Flight]] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -84,15 +78,12 @@ class Tier:
         self._refused = False  # the server tracks nothing for this user: read without
 
     def __repr__(self) -> str:
-        return f"<Tier {len(self._ring)} entries, {self.size} bytes, of {self.wire!r}>"
-
-    def __len__(self) -> int:
-        return len(self._ring)
+        return f"<{type(self).__name__} {self.count} entries of {self.wire!r}>"
 
     @property
-    def hits(self) -> int:
-        """Of what is kept now; the others are in the tally."""
-        return sum(kept.hits for kept in self._ring)
+    def flying(self) -> list[bytes]:
+        """The keys that are being read."""
+        return list(self._flying_keys)
 
     # -- the wire --------------------------------------------------------------------------------------------
 
@@ -125,7 +116,7 @@ class Tier:
         wire, self.wire = self.wire, None
         if wire is None:
             return
-        self._forget()
+        self.shelves.forget(self)
         # Nobody joins what is on its way there, for its announcements are not heard; what is sent again by
         # the next wire may be kept.
         self._flying.clear()
@@ -164,13 +155,13 @@ class Tier:
         entry.future.add_done_callback(answered)
 
     def _written(self, words: set[bytes]) -> None:
-        if not self._ring and not self._flying_keys:
+        if not self.shelves.keys and not self._flying_keys:
             return
         if words & _WIPES:
             self.clear()
             return
         for word in words:
-            if word in self._keys or word in self._flying_keys:
+            if word in self.shelves.keys or word in self._flying_keys:
                 self.drop(word)
 
     def miss(self, read: Read, waiter: Entry) -> Entry:
@@ -221,7 +212,7 @@ class Tier:
                     self._forward(waiter)
             return
         if heard and not flight.spoiled and not isinstance(opted, Exception):
-            self.confirmed = max(self.confirmed, flight.sent_at + self.bounds.heartbeat)
+            self._confirm(flight.sent_at)
             self._keep(flight, value, times)
         for waiter in flight.waiters:
             waiter.finish(fresh(value))
@@ -256,14 +247,14 @@ class Tier:
                 # None is said of what is no string, too; only a key that is not there has no time at all
                 if each is not None or left == -2:
                     until = self._until(flight, left, each)
-                    self._store(Kept(each, until, key, read.text, name, self.loop))
+                    self._store(Kept(each, until, key, read.text, name, self, self.loop))
             return
         until = self._until(flight, times[0], value)
         if len(times) > 1:
             values = value if isinstance(value, list) else [value]
             until = min(until, self._until_fields(flight, values, times[1]))
         ident: str | bytes = read.packed if read.name is None else read.name
-        kept = Kept(value, until, read.keys[0], read.text, ident, self.loop)
+        kept = Kept(value, until, read.keys[0], read.text, ident, self, self.loop)
         if read.whole and value and self._field_times:
             self._ask_times(kept, list(value))
         else:
@@ -277,7 +268,9 @@ class Tier:
 
     def _until(self, flight: Flight, left: Any, value: Any) -> float:
         """Monotonic time at which the key goes; -inf if that cannot be known."""
-        if not isinstance(left, int) or (left == -2 and value):  # refused; or gone since it was read
+        if not isinstance(left, int):  # refused
+            return -inf
+        if left == -2 and (value or not self.keeps_absent):  # gone since it was read
             return -inf
         return inf if left < 0 else _goes_at(flight, left)
 
@@ -292,45 +285,8 @@ class Tier:
         return min((_goes_at(flight, left) for left in lefts or () if left >= 0), default=inf)
 
     def _store(self, kept: Kept) -> None:
-        kept.size = weigh(kept.value) + getsizeof(kept.ident) + getsizeof(kept.key)
-        if kept.until <= monotonic() or kept.size > self.bounds.max_bytes:
-            return
-        shelf = self._shelf(kept)
-        old = shelf.get(kept.ident)
-        if old is not None:
-            self._remove(old)
-        shelf[kept.ident] = kept
-        self._keys.setdefault(kept.key, []).append(kept)
-        self._ring[kept] = None
-        self.size += kept.size
-        while len(self._ring) > self.bounds.max_entries or self.size > self.bounds.max_bytes:
-            self._evict()
-        if self._timer is None:
+        if self.shelves.put(kept) and self._timer is None:
             self._beat()
-
-    def _evict(self) -> None:
-        """Drop the oldest one that was not used since it was last looked at."""
-        while True:
-            kept = next(iter(self._ring))
-            if kept.hits == kept.seen:
-                break
-            kept.seen = kept.hits
-            self._ring.move_to_end(kept)
-        self._remove(kept)
-        self.tally.evictions += 1
-
-    def _shelf(self, kept: Kept) -> dict[Any, Kept]:
-        return self.gets[kept.text] if isinstance(kept.ident, str) else self.others[kept.text]
-
-    def _remove(self, kept: Kept) -> None:
-        del self._ring[kept]
-        self.tally.hits += kept.hits
-        self.size -= kept.size
-        del self._shelf(kept)[kept.ident]
-        same = self._keys[kept.key]
-        same.remove(kept)
-        if not same:
-            del self._keys[kept.key]
 
     # -- what the server announces ---------------------------------------------------------------------------
 
@@ -338,7 +294,7 @@ class Tier:
         if push[0] not in ("invalidate", b"invalidate"):
             return
         if push[1] is None:  # FLUSHALL, FLUSHDB, or its table overflowed
-            self.tally.invalidations += len(self._ring)
+            self.tally.invalidations += self.count
             self.clear()
             return
         for key in push[1]:
@@ -349,10 +305,7 @@ class Tier:
         for flight in self._flying_keys.get(key, ()):
             flight.spoiled = True
             self._take_off(flight)
-        gone = list(self._keys.get(key, ()))
-        for kept in gone:
-            self._remove(kept)
-        return len(gone)
+        return self.shelves.drop(key)
 
     def clear(self) -> None:
         """Forget everything, what is being read too."""
@@ -360,38 +313,41 @@ class Tier:
             for flight in flights:
                 flight.spoiled = True
         self._flying.clear()
-        self._forget()
-
-    def _forget(self) -> None:
-        for text in (True, False):
-            self.gets[text].clear()
-            self.others[text].clear()
-        self._keys.clear()
-        self.tally.hits += self.hits
-        self._ring.clear()
-        self.size = 0
+        self.shelves.forget(self)
 
     # -- is the server there? --------------------------------------------------------------------------------
+
+    def _confirm(self, asked_at: float) -> None:
+        """The server answered what it was asked then."""
+        self.confirmed = max(self.confirmed, asked_at + self.shelves.bounds.heartbeat)
 
     def _beat(self) -> None:
         """Ask for a sign of life while anything is kept. All announcements from before it come before it."""
         self._timer = None
         wire = self.wire
-        if wire is None or wire.ended is not None or not self._ring:
+        if wire is None or wire.ended is not None or not self.count:
             return
-        self._timer = self.loop.call_later(self.bounds.heartbeat / _BEATS, self._beat)
+        self._timer = self.loop.call_later(self.shelves.bounds.heartbeat / _BEATS, self._beat)
         if self._ping is not None and not self._ping.done():
             return
         now = monotonic()
 
         def answered(future: asyncio.Future[Any]) -> None:
             error = None if future.cancelled() else future.exception()
-            if wire is self.wire and (error is None or isinstance(error, errors.ResponseError)):
-                self.confirmed = max(self.confirmed, now + self.bounds.heartbeat)
+            if wire is self.wire and not future.cancelled():
+                self._alive(now, error)
 
         self._ping = self.loop.create_future()
         self._ping.add_done_callback(answered)
-        wire.send(Entry(self._ping, _PING_PACKED, _PING, None, True))
+        wire.send(self._question_of_life(self._ping))
+
+    def _question_of_life(self, future: asyncio.Future[Any]) -> Entry:
+        return Entry(future, _PING_PACKED, _PING, None, True)
+
+    def _alive(self, asked_at: float, error: BaseException | None) -> None:
+        """What a beat asked was answered; `error` says how."""
+        if error is None or isinstance(error, errors.ResponseError):
+            self._confirm(asked_at)
 
 
 def _goes_at(flight: Flight, left: int) -> float:
