@@ -1,0 +1,95 @@
+"""Jobs in processes of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from tests.horizon import tasks
+from tests.waiting import until
+
+from gravito.errors import ProcessDiedError
+from gravito.horizon._processes import Processes
+
+
+@pytest_asyncio.fixture
+async def processes() -> AsyncIterator[Processes]:
+    """Two at most."""
+    pool = Processes(2)
+    yield pool
+    pool.close()
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def test_a_result_comes_back_from_another_process(processes: Processes) -> None:
+    assert await processes.run(tasks.double, (21,), {}) == 42
+    assert await processes.run(tasks.pid, (), {}) != os.getpid()
+
+
+async def test_a_process_is_used_again(processes: Processes) -> None:
+    pids = {await processes.run(tasks.pid, (), {}) for _ in range(4)}
+    assert len(pids) == 1
+
+
+async def test_no_more_run_than_there_is_room_for(processes: Processes) -> None:
+    pids = await asyncio.gather(*(processes.run(tasks.pid, (), {}) for _ in range(8)))
+    assert 1 <= len(set(pids)) <= 2
+
+
+async def test_an_error_comes_back_with_its_class_and_its_traceback(processes: Processes) -> None:
+    with pytest.raises(LookupError, match="nothing there") as caught:
+        await processes.run(tasks.fail, (), {"message": "nothing there"})
+    assert "raise LookupError(message)" in caught.value.__notes__[0]
+
+
+async def test_an_error_that_cannot_travel_is_told_by_its_name(processes: Processes) -> None:
+    with pytest.raises(RuntimeError, match="Odd: odd"):
+        await processes.run(tasks.fail_oddly, (), {})
+    assert await processes.run(tasks.double, (1,), {}) == 2
+
+
+async def test_a_result_that_cannot_travel_is_an_error_of_its_job(processes: Processes) -> None:
+    with pytest.raises((AttributeError, TypeError, RuntimeError), match=r"(?i)pickle|local object"):
+        await processes.run(tasks.unsendable, (), {})
+    assert await processes.run(tasks.double, (1,), {}) == 2
+
+
+async def test_a_process_that_dies_fails_its_own_job_only(processes: Processes) -> None:
+    with pytest.raises(ProcessDiedError, match=r"die ended \(SIGKILL\)"):
+        await processes.run(tasks.die, (), {})
+    assert await processes.run(tasks.double, (4,), {}) == 8
+
+
+async def test_a_cancelled_job_is_killed(processes: Processes, tmp_path: Path) -> None:
+    mark = tmp_path / "began"
+    task = asyncio.create_task(processes.run(tasks.spin, (str(mark),), {}))
+    await until(lambda: mark.exists() and mark.read_text() != "")
+    pid = int(mark.read_text())
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not alive(pid)
+    assert await processes.run(tasks.double, (5,), {}) == 10
+
+
+async def test_closing_kills_what_still_runs(tmp_path: Path) -> None:
+    pool = Processes(1)
+    mark = tmp_path / "began"
+    task = asyncio.create_task(pool.run(tasks.spin, (str(mark),), {}))
+    await until(lambda: mark.exists() and mark.read_text() != "")
+    pool.close()
+    with pytest.raises(ProcessDiedError):
+        await task
+    assert not alive(int(mark.read_text()))
