@@ -23,7 +23,7 @@ def fail(message: str) -> None:
     raise LookupError(message)
 
 
-class Odd(Exception):
+class OddError(Exception):
     """An error that cannot be pickled back."""
 
     def __init__(self, one: int, two: int) -> None:
@@ -32,7 +32,7 @@ class Odd(Exception):
 
 def fail_oddly() -> None:
     """Raise it."""
-    raise Odd(1, 2)
+    raise OddError(1, 2)
 
 
 def unsendable() -> object:

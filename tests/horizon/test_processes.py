@@ -55,7 +55,7 @@ async def test_an_error_comes_back_with_its_class_and_its_traceback(processes: P
 
 
 async def test_an_error_that_cannot_travel_is_told_by_its_name(processes: Processes) -> None:
-    with pytest.raises(RuntimeError, match="Odd: odd"):
+    with pytest.raises(RuntimeError, match="OddError: odd"):
         await processes.run(tasks.fail_oddly, (), {})
     assert await processes.run(tasks.double, (1,), {}) == 2
 
