@@ -34,6 +34,18 @@ in an application goes on working::
     |  |- ProtocolError               redis.InvalidResponse: the peer does not speak RESP
     |  |- LoadingError                redis.BusyLoadingError
     |  `- AuthenticationError         redis.AuthenticationError: WRONGPASS, NOAUTH
+    |- HorizonError                   a job, or the queue it is in
+    |  |- UnknownJobError             no job, or no live one, has this name or id (also LookupError)
+    |  |- DuplicateJobError           two jobs want one name
+    |  |- PayloadError                arguments or a result that do not fit or cannot be encoded (also ValueError)
+    |  |  `- PayloadTooLargeError
+    |  |- InjectionError              nothing provides what a job asks for
+    |  |- JobFailedError              the job is dead; with its traceback as text
+    |  |  `- JobCancelledError        it was cancelled or discarded
+    |  |- JobTimeoutError             also TimeoutError: the job ran longer than it may
+    |  |- ProcessDiedError            the process of a job ended before the job did
+    |  |- ResultTimeoutError          also TimeoutError and Python's: no result yet
+    |  `- ResultGoneError             the result was not kept, or no longer is
     `- ResponseError                  redis.ResponseError: the server answered with an error
        |- NoPermissionError           NOPERM
        |- NoScriptError               NOSCRIPT
@@ -56,6 +68,7 @@ the first) and `maybe_applied` (True when the server may have carried the comman
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Iterable
 from typing import Any
 
@@ -75,11 +88,17 @@ __all__ = [
     "CounterError",
     "CrossSlotError",
     "DataError",
+    "DuplicateJobError",
     "EngineError",
     "ExecAbortError",
     "GravitoError",
+    "HorizonError",
+    "InjectionError",
     "InvalidKeyError",
     "InvalidTTLError",
+    "JobCancelledError",
+    "JobFailedError",
+    "JobTimeoutError",
     "LeaseTimeoutError",
     "LimitExceededError",
     "LoadingError",
@@ -95,17 +114,23 @@ __all__ = [
     "NoPermissionError",
     "NoScriptError",
     "OutOfMemoryError",
+    "PayloadError",
+    "PayloadTooLargeError",
+    "ProcessDiedError",
     "ProtocolError",
     "PubSubError",
     "ReadOnlyError",
     "RefusedError",
     "ResponseError",
+    "ResultGoneError",
+    "ResultTimeoutError",
     "ScriptError",
     "SerializationError",
     "TLSError",
     "TLSTimeoutError",
     "TimeoutError",
     "TryAgainError",
+    "UnknownJobError",
     "UnreadableValueError",
     "WatchError",
     "WrongTypeError",
@@ -357,3 +382,61 @@ class MovedError(AskError, redis_errors.MovedError):
 
 class ModuleError(ResponseError, redis_errors.ModuleError):
     """MODULE LOAD or UNLOAD failed."""
+
+
+class HorizonError(GravitoError):
+    """Something about a job, or about the queue it is in."""
+
+    job: str | None = None  # the job's name, where it is known
+    job_id: str | None = None
+
+
+class UnknownJobError(HorizonError, LookupError):
+    """No job is registered under this name, or the queue knows no job of this id."""
+
+
+class DuplicateJobError(HorizonError):
+    """Two different functions or classes want to be the job of one name."""
+
+
+class PayloadError(HorizonError, ValueError):
+    """Arguments or a result that do not fit their types, or that cannot be encoded or decoded."""
+
+    parameter: str | None = None  # which one; "return" for a result
+
+
+class PayloadTooLargeError(PayloadError):
+    """The encoded arguments, or the encoded result, are longer than the limit."""
+
+
+class InjectionError(HorizonError):
+    """Nothing provides what a job, or another provider, asks for."""
+
+
+class JobFailedError(HorizonError):
+    """The job is dead: it failed for good, or its worker died under it too often."""
+
+    def __init__(self, message: str, *, error_type: str = "", traceback: str = "") -> None:
+        super().__init__(message)
+        self.error_type = error_type  # the class of what the job raised, with its module
+        self.traceback = traceback  # as text: the exception lived in another process
+
+
+class JobCancelledError(JobFailedError):
+    """The job was cancelled, or discarded by its own rules; it has no result."""
+
+
+class JobTimeoutError(HorizonError, TimeoutError):
+    """The job ran longer than its timeout."""
+
+
+class ResultTimeoutError(HorizonError, TimeoutError, builtins.TimeoutError):
+    """The job has not finished in the time that was given; it is not affected by that."""
+
+
+class ResultGoneError(HorizonError):
+    """The job finished, and its result was not kept, or is no longer."""
+
+
+class ProcessDiedError(HorizonError):
+    """The process that a job ran in ended before the job did: killed, out of memory, or a crash in C code."""
