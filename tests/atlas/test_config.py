@@ -505,3 +505,61 @@ class TestSentinels:
     def test_options_of_sentinels_on_one_server(self, field: str, value: Any) -> None:
         with pytest.raises(ConfigurationError, match=f"{field} is set"):
             Settings(**{field: value})
+
+
+class TestAddressMaps:
+    """Where nodes are reached that announce other addresses."""
+
+    URL = "redis+cluster://h1,h2"
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            {"10.0.0.1:6379": "nat:7001", "[::1]:1": "[::2]:2"},
+            (("10.0.0.1:6379", "nat:7001"), ("[::1]:1", "[::2]:2")),
+            "10.0.0.1:6379=nat:7001, [::1]:1=[::2]:2",
+        ],
+    )
+    def test_mappings_and_text_become_pairs(self, given: Any) -> None:
+        settings = Settings.from_url(self.URL, address_map=given)
+        assert settings.address_map == (("10.0.0.1:6379", "nat:7001"), ("[::1]:1", "[::2]:2"))
+        assert settings == msgspec.structs.replace(settings, db=0)
+        assert hash(settings) == hash(pickle.loads(pickle.dumps(settings)))
+
+    def test_in_a_url_and_for_sentinels(self) -> None:
+        url = "redis+sentinel://h1/mymaster?address_map=a:1=b:2"
+        assert Settings.from_url(url).address_map == (("a:1", "b:2"),)
+
+    def test_a_function_and_redis_py_s_name(self) -> None:
+        def reached(address: tuple[str, int]) -> tuple[str, int]:
+            return address
+
+        assert Settings.from_url(self.URL, address_remap=reached).address_map is reached
+        assert Settings.from_url(self.URL).address_map is None
+        assert Settings.from_url(self.URL, address_map="").address_map is None
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            {"h": "h:1"},
+            {"h:1": "h"},
+            {"h:1": "h:0"},
+            {"h:1": None},
+            {1: 2},
+            ["h:1", "h:2"],
+            5,
+            "h:1",
+            "h:1=",
+            "h:1=h:2,h:1=h:3",
+            "h:1=h:99999",
+        ],
+    )
+    def test_what_is_refused(self, given: Any) -> None:
+        error = refused(Settings.from_url, self.URL, address_map=given)
+        assert error.field == "address_map"
+        assert "a mapping from host:port to host:port" in str(error)
+
+    @pytest.mark.parametrize("url", ["redis://h", "embedded://", "unix:///x"])
+    def test_one_server_has_none(self, url: str) -> None:
+        error = refused(Settings.from_url, url, address_map={"a:1": "b:2"})
+        assert "None unless the driver is" in str(error)

@@ -15,6 +15,7 @@ from gravito.errors import ConfigurationError
 
 ALIASES = {
     "unix_socket_path": "path",
+    "address_remap": "address_map",
     "health_check_interval": "health_check",
     "socket_timeout": "timeouts.command",
     "socket_connect_timeout": "timeouts.connect",

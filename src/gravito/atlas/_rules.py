@@ -146,6 +146,12 @@ SETTINGS = {
     "measure_latency": FLAG,
     "key_prefix": KEY_PREFIX,
     "nodes": Rule("a list of addresses, as host:port", _addresses.are_nodes, _addresses.parse),
+    "address_map": Rule(
+        "a mapping from host:port to host:port, a function from (host, port) to (host, port), or None",
+        _addresses.is_map,
+        _addresses.parse_map,
+        optional=True,
+    ),
     "service": text("the name of a service", optional=True),
     "sentinel_username": text(optional=True),
     "sentinel_password": text(optional=True, secret=True),

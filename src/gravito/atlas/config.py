@@ -5,7 +5,7 @@ Every setting can be given as a field (`Settings(port=6380)`), in a mapping (`{"
 dotted: `timeouts=Timeouts(command=2)`, `{"timeouts": {"command": 2}}`, `?timeouts.command=2`. Names that redis-py
 users know are understood too: `socket_timeout`, `socket_connect_timeout`, `max_connections`,
 `health_check_interval`, `unix_socket_path`, `ssl`, `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile`, `ssl_password`,
-`ssl_check_hostname`, `ssl_cert_reqs`.
+`ssl_check_hostname`, `ssl_cert_reqs`, `address_remap`.
 """
 
 from __future__ import annotations
@@ -223,6 +223,10 @@ class Settings(_Checked, frozen=True, kw_only=True):
             It has none of the characters `*?[]^\\`, which mean something in a pattern.
         nodes: the sentinels' addresses, as `host:port`; without a port 26379. For a cluster, some of its nodes;
             without a port 6379.
+        address_map: where nodes are reached that announce other addresses than this process can use, as behind
+            NAT: a mapping from the announced "host:port" to "host:port", or a function from (host, port) to
+            (host, port). It is asked for each address that a cluster or a sentinel names; None takes them as
+            they are.
         service: the name under which the sentinels know the primary.
         sentinel_username: ACL user at the sentinels; theirs are other users than the servers'.
         sentinel_password: of that user; never shown.
@@ -258,6 +262,7 @@ class Settings(_Checked, frozen=True, kw_only=True):
     measure_latency: bool = False
     key_prefix: str | None = None
     nodes: tuple[str, ...] = ()
+    address_map: Any = None
     service: str | None = None
     sentinel_username: str | None = None
     sentinel_password: str | None = None
@@ -278,6 +283,8 @@ class Settings(_Checked, frozen=True, kw_only=True):
                 "nodes",
                 _addresses.whole(self.nodes, 6379 if self.driver == "cluster" else _SENTINEL_PORT),
             )
+        if self.address_map is not None and not callable(self.address_map):  # in one spelling, and hashable
+            msgspec.structs.force_setattr(self, "address_map", _addresses.pairs(self.address_map))
         self._check_together()
         if self.directory is not None:
             # the engine is looked up by its folder, so one folder must have one name
@@ -305,6 +312,8 @@ class Settings(_Checked, frozen=True, kw_only=True):
             raise self._problem(
                 "read_from", "is 'nearest'", "'primary' or 'replica' unless the driver is \"cluster\""
             )
+        if self.address_map is not None and self.driver not in ("cluster", "sentinel"):
+            raise self._problem("address_map", "is set", 'None unless the driver is "cluster" or "sentinel"')
         if self.driver == "cluster":
             self._check_cluster()
         elif self.driver == "sentinel":

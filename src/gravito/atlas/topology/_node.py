@@ -80,7 +80,13 @@ class ClusterNode(Standalone):
         self.rtt = 0.0  # seconds, measured where reads go to the nearest
         self._reads = settings.read_from != "primary"  # replicas are read: its wires say READONLY
         own = msgspec.structs.replace(
-            settings, driver="redis", host=place.host, port=place.port, nodes=(), read_from="primary"
+            settings,
+            driver="redis",
+            host=place.host,
+            port=place.port,
+            nodes=(),
+            address_map=None,
+            read_from="primary",
         )
         super().__init__(own, hooks)
         self.meter = meter
@@ -134,13 +140,13 @@ class ClusterNode(Standalone):
     def pass_over(self) -> None:
         """Another node has its slots and this one is silent: what can be sent again goes there now."""
         self.shared.passed_over = True
+        cause = errors.ConnectionLostError(f"{self.name} is silent, and another node has its slots")
         if self.shared.wire is not None:
             self.shared.wire.fail(cause)
         else:
             self.shared._fail_parked(cause)
 
     def ask(self, *args: Any, text: bool = True) -> Entry:
-        cause = errors.ConnectionLostError(f"{self.name} is silent, and another node has its slots")
         """Send a command to this node and to no other; its reply is not converted."""
         spec = Spec.of(str(args[0]), Route.NEUTRAL)
         entry = Entry(self.loop.create_future(), encode(args), spec, None, text, retry=NEVER)

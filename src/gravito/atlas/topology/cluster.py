@@ -55,6 +55,7 @@ class Cluster(Standalone):
         self.readers: list[ClusterNode | Lobby] = self.owners  # who takes its reads
         self.shared: Any = Waiting(self)
         self.pool: Any = Leases(self)
+        self._reached = _addresses.translator(settings.address_map)
         self._seeds = [Node(*_addresses.split(each, 6379)) for each in settings.nodes]
         self._strangers: list[ClusterNode] = []  # seeds that the map calls by another name
         self._refreshing: asyncio.Task[None] | None = None
@@ -142,7 +143,21 @@ class Cluster(Standalone):
 
     def place_of(self, error: errors.AskError) -> Node:
         """The node that a redirection names; one without a host means the host that is known already."""
-        return Node(error.host or self._seeds[0].host, error.port)
+        announced = Node(error.host or self._seeds[0].host, error.port)
+        try:
+            return self._at(announced)
+        except errors.ConfigurationError as problem:  # the refresh that follows says so to whoever waits
+            log.warning("%s", problem)
+            return announced
+
+    def _at(self, announced: Node) -> Node:
+        """A node where it is reached. Raises ConfigurationError if the map cannot say it."""
+        try:
+            host, port = self._reached((announced.host, announced.port))
+        except Exception as error:
+            place = announced.host, announced.port
+            raise _addresses.no_answer(self.settings.name, place, error) from error
+        return Node(host, port, announced.id)
 
     def ask(self, entry: Entry, error: errors.AskError) -> None:
         """Send an entry to the node that takes its slot over, with ASKING before it."""
@@ -164,6 +179,9 @@ class Cluster(Standalone):
 
     def take_back(self, entry: Entry, cause: Exception) -> bool:
         """An entry that its node could not be sent waits for a map that names another."""
+        if isinstance(entry.future, Landing):  # a tracked read: those who wait for it go on without it
+            entry.fail(cause)
+            return True
         policy = entry.retry or self.settings.retry
         if (
             self._closed
@@ -179,10 +197,11 @@ class Cluster(Standalone):
             return False
         self.lobby.reason = cause
         self.lobby.send(entry)
-        if isinstance(entry.future, Landing):  # a tracked read: those who wait for it go on without it
-            entry.fail(cause)
-            return True
         return True
+
+    def track(self, shelves: Shelves) -> None:
+        """Keep on these shelves what tracked reads bring, from whatever node."""
+        self.tier = NodeTiers(shelves, self)
 
     # -- the nodes -------------------------------------------------------------------------------------------
 
@@ -199,10 +218,6 @@ class Cluster(Standalone):
     def primaries(self) -> list[ClusterNode]:
         """The nodes that take writes, by the map."""
         return [self.node_at(place) for place in self.map.primaries]
-    def track(self, shelves: Shelves) -> None:
-        """Keep on these shelves what tracked reads bring, from whatever node."""
-        self.tier = NodeTiers(shelves, self)
-
 
     def replicas(self) -> list[ClusterNode]:
         """The nodes that copy others, by the map."""
@@ -272,7 +287,7 @@ class Cluster(Standalone):
             try:
                 async with asyncio.timeout(min(_PATIENCE, self.settings.timeouts.connect)):
                     reply = await node.ask("CLUSTER", "SLOTS")
-                found = SlotMap.from_slots(reply, node.host)
+                found = SlotMap.from_slots(reply, node.host, self._at)
                 if found.covered:
                     return found
                 self.lobby.reason = errors.ClusterDownError(
@@ -320,7 +335,11 @@ class Cluster(Standalone):
                 node.pass_over() if node.silent else node.demote()
             elif node.primary or not node.silent:
                 node.shared.passed_over = False
+        before = list(self.owners)
         self._fill(self.owners, self._primary)
+        if self.tier is not None and before != self.owners:
+            pairs = enumerate(zip(before, self.owners, strict=True))
+            self.tier.left({slot for slot, (was, now) in pairs if was is not now})
         self._choose_readers()
         gone = [key for key in self.nodes if key not in named]
         for node in [self.nodes.pop(key) for key in gone] + self._strangers:
@@ -335,11 +354,7 @@ class Cluster(Standalone):
 
     def _look_for_silence(self) -> None:
         """A node that hangs ends no connection: the others know sooner than a command's deadline who replaces it."""
-        before = list(self.owners)
         if sum(node.look() for node in self.nodes.values()):
-        if self.tier is not None and before != self.owners:
-            pairs = enumerate(zip(before, self.owners, strict=True))
-            self.tier.left({slot for slot, (was, now) in pairs if was is not now})
             self.refresh_soon()
         self._timer = self.loop.call_later(_CALM, self._look_for_silence)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from binascii import crc_hqx
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 __all__ = ["SLOTS", "Node", "Shard", "SlotMap", "slot_of"]
@@ -95,18 +95,24 @@ class SlotMap:
     # -- from the server's replies ---------------------------------------------------------------------------
 
     @classmethod
-    def from_slots(cls, reply: Iterable[Sequence[Any]], host: str) -> SlotMap:
+    def from_slots(
+        cls,
+        reply: Iterable[Sequence[Any]],
+        host: str,
+        reached: Callable[[Node], Node] = lambda node: node,
+    ) -> SlotMap:
         """A map from the reply of CLUSTER SLOTS, text or bytes.
 
         Args:
             reply: [first, last, [host, port, id, ...] of the primary, the same of each replica, ...] for each range.
             host: what a node means that leaves its own host out: the host that was asked.
+            reached: a node as it is to be reached, given as it announces itself.
 
         See https://redis.io/commands/cluster-slots
         """
         ranges = []
         for first, last, *nodes in reply:
-            known = [_listed(node, host) for node in nodes]
+            known = [reached(_listed(node, host)) for node in nodes]
             if known:
                 ranges.append((int(first), int(last), Shard(known[0], tuple(known[1:]))))
         return cls(ranges)

@@ -39,7 +39,7 @@ _AWAY = ("s_down", "o_down", "disconnected")  # flags of a replica that is of no
 def node_settings(settings: Settings, address: Address, **fields: Any) -> Settings:
     """Settings of one server or sentinel among many."""
     host, port = address
-    plain = {"nodes": (), "service": None, "read_from": "primary"}
+    plain = {"nodes": (), "address_map": None, "service": None, "read_from": "primary"}
     away = {"sentinel_username": None, "sentinel_password": None, "sentinel_tls": None}
     return msgspec.structs.replace(
         settings, driver="redis", host=host, port=port, **{**plain, **away, **fields}
@@ -57,6 +57,7 @@ class Watch:
     def __init__(self, settings: Settings, on_change: Callable[[Address], None]) -> None:
         self._settings = settings
         self._on_change = on_change
+        self._reached = _addresses.translator(settings.address_map)
         self._loop = asyncio.get_running_loop()
         self._primary: Address | None = None  # by the newest configuration that was heard of
         self._epoch = (
@@ -107,7 +108,7 @@ class Watch:
                 continue
             copies = [_named(each) for each in found]
             return [
-                (each["ip"], int(each["port"]))
+                self._at((each["ip"], int(each["port"])))
                 for each in copies
                 if not any(flag in each["flags"] for flag in _AWAY)
             ]
@@ -201,9 +202,10 @@ class Watch:
         return await future
 
     def _learn(self, node: str, state: dict[str, str], named: list[str]) -> None:
+        announced = (named[0], int(named[1]))
+        promoted = announced != (state["ip"], int(state["port"]))
+        address = self._at(announced)
         self._failures.pop(node, None)
-        address = (named[0], int(named[1]))
-        promoted = address != (state["ip"], int(state["port"]))
         epoch = (int(state["config-epoch"]), promoted)
         if epoch > self._epoch or self._primary is None:
             self._epoch = epoch
@@ -213,6 +215,13 @@ class Watch:
                 if not first:
                     self._announce(address)
         self._tell()
+
+    def _at(self, announced: Address) -> Address:
+        """Where a server is reached. Raises ConfigurationError if the map cannot say it."""
+        try:
+            return self._reached(announced)
+        except Exception as error:
+            raise _addresses.no_answer(self._settings.name, announced, error) from error
 
     def _announce(self, address: Address) -> None:
         log.warning(
