@@ -248,11 +248,6 @@ class TestWithoutKeys:
         assert redis.get_node_from_key("a").port == cluster.owner_of(15495).port
         assert redis.get_node(node_name=cluster.nodes[0].address).port == cluster.nodes[0].port
 
-    async def test_what_is_not_there_says_so(self, redis: ClusterClient) -> None:
-        for refused in (redis.scan, redis.client, redis.monitor):
-            with pytest.raises(errors.ConfigurationError, match="on a cluster; "):
-                refused()
-
 
 class TestPipelines:
     async def test_split_by_node_replies_in_order(self, redis: ClusterClient) -> None:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from asyncio import Future, get_running_loop
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from gravito import errors
-from gravito.atlas import _fanout
+from gravito.atlas import _cluster_scan, _fanout
 from gravito.atlas.client import Client, _no_loop
 from gravito.atlas.topology._node import ClusterNode
 from gravito.atlas.topology.cluster import Cluster
 from gravito.atlas.topology.slots import slot_of
 from gravito.atlas.wire import commands, keys
+from gravito.atlas.wire.connection import Wire
 from gravito.atlas.wire.credentials import current_credentials
 from gravito.atlas.wire.entry import Entry, Spec
 from gravito.atlas.wire.resp import check_size, encode, pack
 
 if TYPE_CHECKING:
+    from redis.asyncio.client import Monitor
+
     from gravito.atlas._cluster_pipeline import ClusterPipeline
+    from gravito.atlas._session import Session
     from gravito.atlas.pubsub import Hub
 
 _SLOT_IS_GIVEN = frozenset({"CLUSTER COUNTKEYSINSLOT", "CLUSTER GETKEYSINSLOT"})
@@ -136,9 +140,8 @@ class ClusterClient(Client):
     def _send_keyless(self, cluster: Cluster, name: str, entry: Entry, rest: tuple[Any, ...]) -> None:
         request, response = keys.policy(name)
         if name == "SCAN":
-            raise unsupported(
-                "SCAN's cursor belongs to one node", "use scan_iter(), or name one with target_nodes="
-            )
+            _fanout.start(entry, _cluster_scan.begin(cluster, entry, rest), converted=True)
+            return
         if name in _fanout.PRIMARIES:
             request = "all_shards"
         if request in ("all_shards", "all_nodes") and response != "special":
@@ -276,20 +279,37 @@ class ClusterClient(Client):
         self, match: Any = None, count: int | None = None, _type: str | None = None, **options: Any
     ) -> AsyncIterator[Any]:
         """Every key of the cluster, node by node; with `target_nodes`, of these nodes."""
-        return self._scan(match, count, _type, options.pop("target_nodes", None), options)
+        target = options.pop("target_nodes", None) or "primaries"
+        arguments = {"match": match, "count": count, "_type": _type, **options}
+        return _cluster_scan.every_key(self, super().scan, target, arguments)
 
-    async def _scan(
-        self, match: Any, count: int | None, kind: str | None, target: Any, options: dict[str, Any]
-    ) -> AsyncIterator[Any]:
-        await self._cluster.ready()
-        for node in self._targets(target or "primaries"):
-            cursor: Any = 0
-            while True:
-                cursor, found = await self.scan(cursor, match, count, kind, target_nodes=node, **options)
-                for key in found:
-                    yield key
-                if not int(cursor):
-                    break
+    async def scan(
+        self,
+        cursor: Any = 0,
+        match: Any = None,
+        count: int | None = None,
+        _type: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """Some keys of every primary. https://redis.io/commands/scan
+
+        Args:
+            cursor: 0 to begin; the cursors of the last call to go on, and nodes that are through are not asked again.
+                With `target_nodes`, that node's number.
+            match, count, _type: as in redis-py; `count` is for each node.
+
+        Returns:
+            (cursors by node name, keys), and it was all when every cursor is 0; with a node as `target_nodes` its
+            (cursor, keys).
+
+        Raises:
+            DataError: a cursor other than 0 that names no node.
+        """
+        if isinstance(cursor, dict):
+            await self._cluster.ready()
+            arguments = {"match": match, "count": count, "_type": _type, **options}
+            return await _cluster_scan.go_on(self, super().scan, cursor, arguments)
+        return await super().scan(cursor, match, count, _type, **options)
 
     async def mget_nonatomic(self, keys: Any, *args: Any) -> Any:
         """redis-py's name for an MGET over several slots, which `mget` does as well."""
@@ -328,10 +348,44 @@ class ClusterClient(Client):
             state.hub = ClusterHub(self.settings, self._cluster)
         return state.hub
 
-    def client(self) -> NoReturn:
-        """A session has one connection, and a cluster's keys are on several."""
-        raise unsupported("a session with one connection is not there", "use pipeline() or transaction()")
+    def client(self, target_node: ClusterNode | None = None, *, key: Any = None) -> Session:
+        """A session: commands on one leased wire of one node.
 
-    def monitor(self) -> NoReturn:
-        """MONITOR shows one node."""
-        raise unsupported("MONITOR shows one node alone", "use a client of that node")
+        Args:
+            target_node: the node, as `get_node_from_key` and its kin return it.
+            key: without a node, a key: the session is on the node that serves it. Without either, any primary.
+
+        Raises:
+            DataError: `target_node` is no node, or both are given.
+        """
+        from gravito.atlas._cluster_session import ClusterSession  # noqa: PLC0415  # it imports this module
+
+        if target_node is not None and key is not None:
+            raise errors.DataError("client(): target_node and key both name a node; give one of them")
+        slot = None if key is None else self.keyslot(key)
+        return ClusterSession(self, _checked("client()", target_node), slot)
+
+    def monitor(self, target_node: ClusterNode | None = None) -> Monitor:
+        """redis-py's Monitor of one node, a primary if none is named. https://redis.io/commands/monitor
+
+        Raises:
+            DataError: `target_node` is no node.
+        """
+        from redis.asyncio.client import Monitor  # noqa: PLC0415  # only who asks for it
+
+        from gravito.atlas._compat import PoolAdapter  # noqa: PLC0415  # it imports a client
+
+        node = _checked("monitor()", target_node)
+
+        async def acquire() -> Wire:
+            return await self._cluster.pool.acquire(node=node)  # type: ignore[no-any-return]  # see Cluster.pool
+
+        return Monitor(PoolAdapter(self, acquire))  # type: ignore[arg-type]  # the adapter has what it uses
+
+
+def _checked(what: str, node: Any) -> ClusterNode | None:
+    if node is None or isinstance(node, ClusterNode):
+        return node
+    raise errors.DataError(
+        f"{what}: target_node is of type {type(node).__name__}; allowed: a node, as get_node_from_key() returns it"
+    )

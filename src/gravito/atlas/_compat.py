@@ -33,10 +33,11 @@ def new_encoder(text: bool) -> Any:
 
 
 class PoolAdapter:
-    """A pool for redis-py's classes: a connection of it is a leased wire."""
+    """A pool for redis-py's classes: a connection of it is a leased wire, of one node if `acquire` says of which."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, acquire: Callable[[], Awaitable[Wire]] | None = None) -> None:
         self.client = client
+        self._acquire = acquire
         settings = client.settings
         self.connection_kwargs: dict[str, Any] = {
             "protocol": settings.protocol,
@@ -57,7 +58,7 @@ class PoolAdapter:
 
     async def get_connection(self, *_: Any, **__: Any) -> ConnectionAdapter:
         """A connection on a newly leased wire."""
-        connection = ConnectionAdapter(self.client)
+        connection = ConnectionAdapter(self.client, self._acquire)
         await connection.connect()
         return connection
 
@@ -76,8 +77,9 @@ class ConnectionAdapter:
     credential_provider = None  # the wire authenticates by itself
     should_reconnect = staticmethod(lambda: False)
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, acquire: Callable[[], Awaitable[Wire]] | None = None) -> None:
         self._client = client
+        self._acquire = acquire
         self._wire: Wire | None = None
         self._inbox: asyncio.Queue[Any] = asyncio.Queue()
         self._callbacks: list[Callable[[ConnectionAdapter], Any]] = []
@@ -111,7 +113,7 @@ class ConnectionAdapter:
         await self.disconnect()
         inbox: asyncio.Queue[Any] = asyncio.Queue()
         self._inbox = inbox
-        self._wire = wire = await self._client._state().topology.pool.acquire()
+        self._wire = wire = await (self._acquire or self._client._state().topology.pool.acquire)()
         wire.decode_pushes = self._client._text
         wire.pushes_as_arrays = self._client.settings.protocol == 2  # RESP2
         wire.reset_timeout(None)  # a subscriber may wait for ever; the health check watches the peer

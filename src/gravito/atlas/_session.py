@@ -46,7 +46,7 @@ class Session(BaseClient):
         rest = args[len(spec.words) :]
         async with self._turn:
             if self._wire is None:
-                self._wire = await self._client._state().topology.pool.acquire()
+                self._wire = await self._lease()
             elif self._wire.ended is not None:  # a new wire would silently lack SELECT, WATCH or MULTI
                 raise errors.ConnectionLostError(
                     f"the session's connection is gone, and its state with it; make a new session ({self._wire.ended})"
@@ -63,6 +63,9 @@ class Session(BaseClient):
                 if hold:  # the server would go on waiting, and what it then gives would be lost
                     self._wire.close()
                 raise
+
+    async def _lease(self) -> Wire:
+        return await self._client._state().topology.pool.acquire()
 
     async def initialize(self) -> Self:
         """redis-py's name for getting ready; the wire is leased at the first command."""

@@ -134,8 +134,8 @@ class _Observer:
             self._attach_to_pipeline(pipe)
             return pipe
 
-        def telling_session() -> Session:
-            made = session()
+        def telling_session(*args: Any, **options: Any) -> Session:
+            made = session(*args, **options)
             made._run = self._telling(made._run)  # type: ignore[method-assign]  # as above
             return made
 

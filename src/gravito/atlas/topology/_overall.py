@@ -10,6 +10,7 @@ from gravito.atlas.wire.connection import Wire
 from gravito.atlas.wire.pool import LeasePool
 
 if TYPE_CHECKING:
+    from gravito.atlas.topology._node import ClusterNode
     from gravito.atlas.topology.cluster import Cluster
 
 
@@ -58,14 +59,16 @@ class Leases:
         """Callers that wait for a wire."""
         return self._sum("waiting")
 
-    async def acquire(self, slot: int | None = None) -> Wire:
-        """A wire to a slot's node, or to any primary, until `release`."""
+    async def acquire(self, slot: int | None = None, node: ClusterNode | None = None) -> Wire:
+        """A wire to a node, to that of a slot, or to any primary, until `release`."""
         await self._cluster.ready()
-        node = self._cluster.default_node() if slot is None else self._cluster.owners[slot]
-        if isinstance(node, Lobby):
+        chosen: ClusterNode | Lobby | None = node
+        if chosen is None:
+            chosen = self._cluster.default_node() if slot is None else self._cluster.owners[slot]
+        if isinstance(chosen, Lobby):
             raise errors.ClusterDownError(f"no node serves slot {slot}")
-        wire = await node.pool.acquire()
-        self._lent[wire] = node.pool
+        wire = await chosen.pool.acquire()
+        self._lent[wire] = chosen.pool
         return wire
 
     def release(self, wire: Wire, clean: bool) -> None:
