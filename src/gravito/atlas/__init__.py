@@ -1,5 +1,6 @@
 """Connections: `DB` and `Redis`, every Redis command, pipelines, messages, Lua, and an engine of one's own."""
 
+from gravito.atlas._cluster_client import ClusterClient
 from gravito.atlas.client import Client
 from gravito.atlas.config import TLS, Breaker, Limits, Retry, Settings, Timeouts
 from gravito.atlas.facade import DB, Redis
@@ -13,6 +14,7 @@ __all__ = [
     "TLS",
     "Breaker",
     "Client",
+    "ClusterClient",
     "Event",
     "Limits",
     "Message",
