@@ -95,6 +95,26 @@ class Tracked(Client):
             names = [*([keys] if isinstance(keys, (str, bytes, bytearray, memoryview)) else keys), *args]
             return self._send(self._specs["MGET"], ("MGET", *names), None, self._text)
 
+    def kept_for(self, name: str) -> float | None:
+        """For how long the value that `get` and `mget` give of a key is kept here still, unless it changes.
+
+        Costs no command.
+
+        Args:
+            name: the key.
+
+        Returns:
+            Seconds of the key's own time to live on the server, never more than are left of it; inf if it has none.
+            None if the value is not kept.
+        """
+        prefix = self._specs.prefix
+        shelves = self._shelves("GET")
+        kept = shelves.gets[self._text].get(name if prefix is None else prefix.key(name))
+        now = monotonic()
+        if kept is None or now >= kept.until or now >= kept.keeper.confirmed:
+            return None
+        return kept.until - now
+
     def __repr__(self) -> str:
         return f"<Tracked '{self.settings.name}' {self.settings.address}>"
 

@@ -9,7 +9,7 @@ offset    field         meaning
 10..18    stale_ms      how much of the end of the key's time to live is its stale window
 18..26    mark_ms       a claim to refresh is held while more than this of the time to live is left; 0: none
 26..30    cost_ms       how long the value took to compute
-30        flags         bits: SERVE_STALE
+30        flags         bits: SERVE_STALE, FAILED, OWN_TTL
 31        roots         how many versions of roots follow the head, 8 bytes each
 32..36    tags          bytes of the tags behind them: a MessagePack map of names to versions
 ========  ============  ==========================================================================================
@@ -26,12 +26,16 @@ from typing import Final
 
 import msgspec
 
+from gravito.errors import CounterError
+
 VALUE: Final = b"V"
 PENDING: Final = b"P"
 NEGATIVE: Final = b"N"
 COUNTER: Final = b"C"
 
 SERVE_STALE: Final = 1  # flag: a plain read may give the value out in its stale window
+FAILED: Final = 2  # flag: the claim on it is no claim but a pause, for the last refresh failed
+OWN_TTL: Final = 4  # flag: the factory chose the time to live, so the caller's says nothing of it
 
 VERSION_BYTES: Final = 8
 MAX_ROOTS: Final = 255
@@ -41,7 +45,7 @@ _KINDS: Final = frozenset({VALUE, PENDING, NEGATIVE, COUNTER})
 _HEAD: Final = struct.Struct(">Bc8sQQIBBI")
 _MAX_COST: Final = 2**32 - 1
 
-_encode_tags: Final = msgspec.msgpack.Encoder().encode
+_encode_tags: Final = msgspec.msgpack.Encoder(order="deterministic").encode
 _decode_tags: Final = msgspec.msgpack.Decoder(dict[str, bytes]).decode
 
 
@@ -53,6 +57,16 @@ def new_id() -> bytes:
 def id_of(raw: bytes) -> bytes:
     """The id that a compare-and-swap must name to replace `raw`, readable or not."""
     return raw[2:10]
+
+
+def fits(number: int) -> bool:
+    """If a counter can have it: 64 bits, signed."""
+    return -(2**63) <= number < 2**63
+
+
+def overflow(key: str) -> CounterError:
+    """The error of a counter whose new number does not fit."""
+    return CounterError(f"the counter {key!r} would not fit in 64 bits; it is left as it was")
 
 
 class Blob(msgspec.Struct):
@@ -67,7 +81,7 @@ class Blob(msgspec.Struct):
         stale_ms: milliseconds at the end of the key's time to live in which it is stale.
         mark_ms: a claim to refresh is held while more milliseconds than these are left; 0: none.
         cost_ms: milliseconds that computing it took.
-        flags: see SERVE_STALE.
+        flags: see SERVE_STALE and the next.
     """
 
     kind: bytes

@@ -4,34 +4,19 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from math import ceil, inf
 from threading import Lock
 from time import monotonic
-from typing import Generic, Literal, TypeVar
+from typing import Literal
 
-from gravito.errors import ConfigurationError, CounterError
-from gravito.stasis._blob import COUNTER, VERSION_BYTES, Blob, id_of, new_id
+from gravito.errors import ConfigurationError
+from gravito.stasis._awaitables import Ready
+from gravito.stasis._blob import COUNTER, VERSION_BYTES, Blob, fits, id_of, new_id, overflow
 from gravito.stasis.store import KEEP, Keep
 
-T = TypeVar("T")
-
 _OVERHEAD = 250  # bytes of an entry's own objects, measured
-_LOWEST, _HIGHEST = -(2**63), 2**63 - 1
 _NUMBER = re.compile(rb"0|-?[1-9][0-9]{0,18}")  # as a server takes it
-
-
-class Ready(Generic[T]):
-    """An awaitable of what is there already; awaiting it suspends nobody."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: T) -> None:
-        self._value = value
-
-    def __await__(self) -> Generator[None, None, T]:
-        yield from ()  # nothing to wait for
-        return self._value
 
 
 class MemoryStore:
@@ -121,10 +106,11 @@ class MemoryStore:
                 body = _counted(raw, counter)
                 if body is None:
                     return None
-                head, before, end = raw[: len(raw) - len(body)], int(body), self._entries[key][1]
+                head = raw[:2] + id_of(counter) + raw[10 : len(raw) - len(body)]
+                before, end = int(body), self._entries[key][1]
             after = before + by
-            if not _LOWEST <= after <= _HIGHEST:
-                raise CounterError(f"{key!r} would not fit in 64 bits; it is left as it was")
+            if not fits(after):
+                raise overflow(key)
             self._put(key, b"%b%d" % (head, after), end)
             return after
 
@@ -199,7 +185,7 @@ def _counted(raw: bytes, counter: bytes) -> bytes | None:
         return None
     if present.roots != wanted.roots or present.tags != wanted.tags or not _NUMBER.fullmatch(present.body):
         return None
-    return present.body
+    return present.body if fits(int(present.body)) else None
 
 
 def _size(key: str, value: bytes) -> int:

@@ -1,0 +1,56 @@
+"""Entries on Redis or Valkey with copies in this process, which the server keeps honest."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from math import inf
+from typing import TYPE_CHECKING
+
+from gravito.stasis._awaitables import All, Ready
+from gravito.stasis._redis import RedisStore
+
+if TYPE_CHECKING:
+    from gravito.atlas.client import Client
+
+
+class TieredStore(RedisStore):
+    """A store on the server of a client whose reads are answered here until the server announces a change.
+
+    What another process writes is seen as soon as its announcement is here; on a link that died unseen, within the
+    heartbeat. What this process writes through the same client is seen at once.
+
+    Args:
+        client: one that speaks RESP3 and reads from the primary.
+        max_entries: copies kept in each event loop.
+        max_bytes: bytes of these, estimated.
+        heartbeat: seconds; no copy is given out when the server has been silent for longer.
+
+    Raises:
+        ConfigurationError: the client cannot keep copies, or does so with other bounds already; see `Client.tracked`.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        max_entries: int = 10_000,
+        max_bytes: int = 64 * 1024 * 1024,
+        heartbeat: float = 5.0,
+    ) -> None:
+        super().__init__(client)
+        self._tracked = self.client.tracked(max_entries=max_entries, max_bytes=max_bytes, heartbeat=heartbeat)
+        self._reader = self._tracked
+
+    def remaining(self, keys: Sequence[str]) -> Awaitable[list[int]]:
+        """See `Store.remaining`. Of a copy: from here."""
+        kept = [self._tracked.kept_for(key) for key in keys]
+        return All(
+            [
+                self.client.execute_command("PTTL", key) if left is None else Ready(_milliseconds(left))
+                for key, left in zip(keys, kept, strict=True)
+            ]
+        )
+
+
+def _milliseconds(left: float) -> int:
+    return -1 if left == inf else int(left * 1000)
