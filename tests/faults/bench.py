@@ -24,6 +24,7 @@ from tests.faults.proxy import Proxy
 
 from gravito.atlas import Client, Limits, Retry, Settings, Timeouts
 from gravito.atlas.embedded import Directive
+from gravito.atlas.topology.cluster import Cluster
 
 CANARY = "canary-7f3d1c5b"  # the password of every server of the bench: it must never be seen anywhere
 
@@ -199,12 +200,14 @@ class Bench:
         state = client._states.get(asyncio.get_running_loop())
         if state is None:
             return
-        pool, shared = state.topology.pool, state.topology.shared
-        held = lambda: _held(shared, pool)  # noqa: E731  # asked twice
+        topology: Any = state.topology
+        pool = topology.pool
+        nodes = topology.everyone() if isinstance(topology, Cluster) else [topology]
+        held = lambda: sum(_held(node.shared, node.pool) for node in nodes)  # noqa: E731  # asked twice
         await self.until(lambda: not held() and not pool.lent, 1.0)
         figures.entries += held()
         figures.wires += pool.lent
-        self.ledger.look(repr(state.topology))
+        self.ledger.look(repr(topology))
 
 
 def _held(shared: Any, pool: Any) -> int:

@@ -454,6 +454,12 @@ class TestMoving:
             assert await redis.pipeline().incr("{m}count").get("{m}count").exec() == [2, "2"]
             await redis.rpush("{m}list", "x")
             assert await redis.blpop("{m}list", 1) == ("{m}list", "x")
+            pop = asyncio.ensure_future(redis.blpop("{m}later", 20))
+            assert await redis.get("{m}new") == "v"  # by then the pop waits, on a wire of its own
+            assert await redis.rpush("{m}later", "y") == 1
+            assert await pop == ("{m}later", "y")
+            pipe = redis.pipeline(False).mset({"{m}s": 1, "q": 2}).mget("{m}s", "q").delete("{m}s", "q")
+            assert await pipe.exec() == [True, ["1", "2"], 2]
         assert await redis.get("{m}new") == "v"
 
     async def test_moved(self, redis: ClusterClient, cluster: LocalCluster) -> None:

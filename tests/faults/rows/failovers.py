@@ -15,7 +15,7 @@ from gravito.atlas._local_sentinels import LocalSentinels
 _LAG = 1.0  # seconds: replication explains the loss of writes that are younger than this when the primary is struck
 
 
-class _Counter:
+class Counter:
     """One task's INCRs on a key of its own: what was acknowledged, and what of it came back."""
 
     def __init__(self, bench: Bench, client: Client, key: str) -> None:
@@ -74,7 +74,7 @@ async def failover(bench: Bench) -> None:
         timeouts=Timeouts(connect=2.0, command=5.0, drain=1.0),
     )
     client = bench.keep(Client(settings))
-    counters = [_Counter(bench, client, f"count {index}") for index in range(16)]
+    counters = [Counter(bench, client, f"count {index}") for index in range(16)]
     tasks = [asyncio.ensure_future(counter.run()) for counter in counters]
     cycles = bench.pick(2, 20)
     bench.ledger.figures.bound = 10.0
@@ -95,7 +95,7 @@ async def failover(bench: Bench) -> None:
     )
 
 
-async def _strike(bench: Bench, topology: LocalSentinels, counters: list[_Counter], kill: bool) -> None:
+async def _strike(bench: Bench, topology: LocalSentinels, counters: list[Counter], kill: bool) -> None:
     """Lose the primary, wait until increments go through again, and let it come back as a replica."""
     lost = await asyncio.to_thread(topology.primary)
     await asyncio.to_thread(lost.kill if kill else lost.suspend)

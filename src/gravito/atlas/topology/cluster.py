@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gravito import errors
@@ -24,7 +24,7 @@ from gravito.atlas.topology._routing import arguments, asking, slot_of_entry
 from gravito.atlas.topology._tiers import NodeTiers
 from gravito.atlas.topology.slots import SLOTS, Node, SlotMap
 from gravito.atlas.topology.standalone import Standalone
-from gravito.atlas.wire import commands, retry
+from gravito.atlas.wire import commands, retry, waits
 from gravito.atlas.wire.connection import Wire
 from gravito.atlas.wire.entry import Batch, Confirm, Entry
 from gravito.atlas.wire.flight import Landing
@@ -84,11 +84,13 @@ class Cluster(Standalone):
         return next((node for node in primaries if node.connected), next(iter(primaries), self.lobby))
 
     def _send(self, entry: Entry) -> None:
-        node = self.node_of(entry)
-        args = arguments(entry) if entry.spec.leased else ()
-        if commands.needs_lease(entry.spec.name, args):
-            hold = commands.blocking_timeout(entry.spec.name, args)
-            node.send_apart(entry, hold, commands.leaves_clean(entry.spec.name, args))
+        self._put(self.node_of(entry), entry, arguments(entry) if entry.spec.leased else ())
+
+    def _put(self, node: ClusterNode | Lobby, entry: Entry, args: Sequence[Any]) -> None:
+        name = entry.spec.name
+        if commands.needs_lease(name, args):
+            hold = commands.blocking_timeout(name, args)
+            node.send_apart(entry, hold, commands.leaves_clean(name, args))
         else:
             node.send(entry)
 
@@ -102,17 +104,20 @@ class Cluster(Standalone):
         """An error reply: when it says that the entry was not applied here, send it where it will be."""
         if self._closed or isinstance(entry, Batch | Confirm) or entry.retry is NEVER:
             return False
-        if not isinstance(error, (errors.AskError, errors.ReadOnlyError, *retry.NOT_APPLIED)):
+        unserved = waits.is_unserved(error)
+        if not unserved and not isinstance(
+            error, (errors.AskError, errors.ReadOnlyError, *retry.NOT_APPLIED)
+        ):
             return False
         if isinstance(error, errors.MovedError):
             self.moved(error)
-        elif isinstance(error, errors.ClusterDownError | errors.ReadOnlyError):
+        elif unserved or isinstance(error, errors.ClusterDownError | errors.ReadOnlyError):
             self.refresh_soon()
         if isinstance(error, errors.AskError) and entry.attempt <= _DIRECT_HOPS:
             entry.attempt += 1
             self._travel(entry, error)
             return True
-        more = (errors.AskError, errors.ReadOnlyError)
+        more = (errors.AskError, errors.ReadOnlyError, *((type(error),) if unserved else ()))
         pause = retry.pause_after(entry, error, self.settings, self.loop.time(), more=more)
         if pause is None:
             return False
@@ -175,7 +180,8 @@ class Cluster(Standalone):
             else:
                 entry.finish(reply)
 
-        node.send(asking(entry, self.loop, settle))
+        args = arguments(entry) if entry.spec.leased else ()  # what blocks must not do so on the shared wire
+        self._put(node, asking(entry, self.loop, settle), args)
 
     def take_back(self, entry: Entry, cause: Exception) -> bool:
         """An entry that its node could not be sent waits for a map that names another."""
