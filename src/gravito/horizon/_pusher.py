@@ -1,0 +1,116 @@
+"""Pushes: all those of a loop turn become one call, and a call whose answer was lost is repeated as it was."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from gravito import errors
+from gravito.horizon._messages import Envelope, Pushed
+from gravito.horizon._pack import envelopes
+from gravito.horizon._scripts import Caller
+
+__all__ = ["Pusher"]
+
+_MOST: Final = 500  # jobs in a call: the server does nothing else meanwhile
+_MOST_BYTES: Final = 512 * 1024  # of bodies in a call, so that it stays on the shared wire
+_LANES: Final = 2  # calls in flight: one is carried out while the other one travels
+_decode = msgspec.msgpack.Decoder(strict=False).decode
+
+Waiting = tuple[Envelope, "asyncio.Future[Pushed]"]
+
+
+class Pusher:
+    """Pushes of one event loop into one queue.
+
+    A lane has one call in flight, with its own serial: that is what lets the server recognise a repetition.
+
+    Args:
+        caller: runs the scripts.
+    """
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+        self._line: deque[Waiting] = deque()
+        self._idle = [_Lane() for _ in range(_LANES)]
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._scheduled = False
+
+    def push(self, job: Envelope) -> asyncio.Future[Pushed]:
+        """Take a job; the future has what became of it."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Pushed] = loop.create_future()
+        self._line.append((job, future))
+        if not self._scheduled and self._idle:
+            self._scheduled = True
+            loop.call_soon(self._flush)
+        return future
+
+    async def drain(self) -> None:
+        """Wait until everything that was taken is answered."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        while self._line and self._idle:
+            lane = self._idle.pop()
+            task = asyncio.get_running_loop().create_task(self._send(lane, self._take()))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _take(self) -> list[Waiting]:
+        batch: list[Waiting] = []
+        size = 0
+        while self._line and len(batch) < _MOST and size < _MOST_BYTES:
+            waiting = self._line.popleft()
+            if not waiting[1].cancelled():  # its caller went away before it was sent
+                batch.append(waiting)
+                size += len(waiting[0].body)
+        return batch
+
+    async def _send(self, lane: _Lane, batch: list[Waiting]) -> None:
+        try:
+            if batch:
+                answer = await lane.push(self._caller, [job for job, _ in batch])
+                for (_, future), pushed in zip(batch, answer, strict=True):
+                    if not future.done():
+                        future.set_result(pushed)
+        except BaseException as error:
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error) if isinstance(error, Exception) else future.cancel()
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self._idle.append(lane)
+            self._flush()
+
+
+class _Lane:
+    """Calls one after the other, counted."""
+
+    def __init__(self) -> None:
+        self.client = secrets.token_urlsafe(9)
+        self.serial = 0
+
+    async def push(self, caller: Caller, jobs: Sequence[Envelope]) -> list[Pushed]:
+        self.serial += 1
+        blobs: list[bytes] = []
+        args = (self.client, self.serial, *envelopes(jobs, blobs))
+        reply: list[Any] = await caller.run("push", args, blobs=blobs)
+        if len(reply) < 2:
+            raise errors.HorizonError(
+                "push: a later call with the same client id came first; was the process forked?"
+            )
+        answer = [Pushed(job.id, "new") for job in jobs]
+        if reply[1]:
+            odd = _decode(reply[1])
+            for at, holder in zip(odd[::2], odd[1::2], strict=True):
+                answer[at - 1] = Pushed(holder, "unique") if holder else Pushed(jobs[at - 1].id, "exists")
+        return answer

@@ -1,0 +1,300 @@
+-- What all scripts of a queue begin with: the keys, the clock and the moves that several of them make.
+--
+-- KEYS, the same for each script (all in the queue's slot):
+--   jobs       HASH  id -> body, opaque; live and dead jobs
+--   ready:0..3 LIST  of members, by priority: critical, high, default, low
+--   delayed    ZSET  due ms; members, and 'L<limit>' for a rate limit that lets parked jobs go on
+--   leases     ZSET  end of the lease in ms; ids of running jobs
+--   active     HASH  id -> '<mark><fence>:<worker>'; running jobs
+--   tries      HASH  id -> '<failed attempts>:<crashes>'; absent is 0:0
+--   results    HASH  id -> 'o' or 'c' (ok, cancelled) and the record; ended jobs that are kept
+--   done, dead ZSET  ms of the end; ids
+--   notes      HASH  id -> what went wrong last, opaque
+--   fair       ZSET  virtual time; members of ready jobs that have a tenant
+--   vt         HASH  tenant -> virtual time of its last job; '' -> of the last one that was claimed
+--   routes     HASH  id -> {tenant, unique, limits} (msgpack) of special jobs
+--   limits     HASH  'c<limit>' -> jobs that run; 'r<limit>' -> theoretical arrival time in ms
+--   parked     ZSET  score 0, '<limit>\0<seq>\0<member>': jobs that a limit holds back
+--   spots      HASH  id -> its member of parked
+--   unique     HASH  unique key -> '<until ms, or 0>:<id>'
+--   cancels    SET   running jobs that somebody wants to end
+--   gone       SET   ids that still have a member in a ready list, but no body
+--   waiting    HASH  id -> clients (parted by spaces) that want to hear of its end
+--   wake       LIST  at most one token, for workers that block
+--   steps      HASH  worker -> its last step: '<serial>:<fence>:<ids>'
+--   producers  HASH  client -> its last push: '<serial>:<ms>:<answer>'
+--   outbox     LIST  of {seq, kind, ...} (msgpack), for other slots
+--   conf       HASH  paused, fence (counter of claims), seq (of parked jobs and the outbox), rolled (minute)
+--   totals     HASH  outcome -> count
+--   (the last) HASH  counters of this minute; only step.lua and keep.lua are given it
+-- A member is '<mark><id>'; the mark is the priority, 0..3, or a..d for the same of special jobs: those that have an
+-- entry in routes.
+-- ARGV: 1 the call's own arguments (msgpack); 2 what the queue's channels begin with; from 3 on bytes that the call's
+-- arguments point at (the servers' cmsgpack knows no bin type).
+
+local JOBS, DELAYED, LEASES, ACTIVE, TRIES, RESULTS = KEYS[1], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+local DONE, DEAD, NOTES, FAIR, VT, ROUTES = KEYS[11], KEYS[12], KEYS[13], KEYS[14], KEYS[15], KEYS[16]
+local LIMITS, PARKED, SPOTS, UNIQUE, CANCELS, GONE = KEYS[17], KEYS[18], KEYS[19], KEYS[20], KEYS[21], KEYS[22]
+local WAITING, WAKE, STEPS, PRODUCERS, OUTBOX = KEYS[23], KEYS[24], KEYS[25], KEYS[26], KEYS[27]
+local CONF, TOTALS, COUNTERS = KEYS[28], KEYS[29], KEYS[30]
+
+local call, sub, find, match = redis.call, string.sub, string.find, string.match
+local time = call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local arg = cmsgpack.unpack(ARGV[1])
+
+local PLAIN = { a = '0', b = '1', c = '2', d = '3' } -- priority of special marks
+local MOST = 1000 -- values that one command is given; Lua's stack holds some thousands
+
+-- Run a command on a list of any length.
+local function each(name, key, values)
+  local n = #values
+  if n == 0 then return end
+  if n <= MOST then return call(name, key, unpack(values)) end
+  for from = 1, n, MOST do
+    call(name, key, unpack(values, from, math.min(from + MOST - 1, n)))
+  end
+end
+
+-- A token for a blocked worker, unless there is one.
+local function wake()
+  if call('LLEN', WAKE) == 0 then call('LPUSH', WAKE, '1') end
+end
+
+local function earliest()
+  local first = call('ZRANGE', DELAYED, 0, 0, 'WITHSCORES')
+  return first[2] and tonumber(first[2]) or nil
+end
+
+local function route_of(id)
+  local packed = call('HGET', ROUTES, id)
+  return packed and cmsgpack.unpack(packed) or {}
+end
+
+-- Ready jobs, collected by `add` and written by `flush`: at the end of their line, or in front of it.
+local back, front, some = {}, {}, false
+local WEIGHT = { ['0'] = 1 / 8, ['1'] = 1 / 4, ['2'] = 1 / 2, ['3'] = 1 } -- what a job costs its tenant
+
+local function turn(member, priority, tenant, first)
+  local last = tonumber(call('HGET', VT, '') or 0)
+  local at = last
+  if not first then
+    at = math.max(last, tonumber(call('HGET', VT, 't' .. tenant) or 0)) + WEIGHT[priority]
+    call('HSET', VT, 't' .. tenant, at)
+  end
+  call('ZADD', FAIR, at, member)
+end
+
+local function add(member, first, route)
+  local mark = sub(member, 1, 1)
+  local priority = PLAIN[mark] or mark
+  some = true
+  if PLAIN[mark] then
+    route = route or route_of(sub(member, 2))
+    if route.tenant then return turn(member, priority, route.tenant, first) end
+  end
+  local lines = first and front or back
+  local line = lines[priority]
+  if line then line[#line + 1] = member else lines[priority] = { member } end
+end
+
+local function flush()
+  for priority, line in pairs(back) do each('RPUSH', KEYS[2 + priority], line) end
+  for priority, line in pairs(front) do each('LPUSH', KEYS[2 + priority], line) end
+  back, front = {}, {}
+  if some then wake() end
+end
+
+-- Hold a job back until `name` has room; a rate limit says when that is.
+local function park(member, name, at)
+  local spot = name .. '\0' .. string.format('%016d', call('HINCRBY', CONF, 'seq', 1)) .. '\0' .. member
+  call('ZADD', PARKED, 0, spot)
+  call('HSET', SPOTS, sub(member, 2), spot)
+  if at then call('ZADD', DELAYED, 'NX', math.ceil(at), 'L' .. name) end
+end
+
+local function parked_of(name, most)
+  return call('ZRANGEBYLEX', PARKED, '[' .. name .. '\0', '(' .. name .. '\1', 'LIMIT', 0, most)
+end
+
+-- Let parked jobs try again, before others.
+local function unpark(name, most)
+  local spots = parked_of(name, most)
+  for i = #spots, 1, -1 do
+    local member = match(spots[i], '^%Z*%z%d+%z(.*)$')
+    call('ZREM', PARKED, spots[i])
+    call('HDEL', SPOTS, sub(member, 2))
+    add(member, true)
+  end
+end
+
+-- {earliest next start in ms, its arrival time} of a rate limit {name, 'r', limit, per ms}: GCRA.
+local function rate(limit)
+  local arrival = math.max(now, tonumber(call('HGET', LIMITS, 'r' .. limit[1]) or 0))
+  return arrival - limit[4] + limit[4] / limit[3], arrival
+end
+
+-- A rate limit has room again: let as many go on as it takes, and come back for the others.
+local function reopen(name)
+  local spot = parked_of(name, 1)[1]
+  if not spot then return end
+  local route = route_of(match(spot, '^%Z*%z%d+%z.(.*)$'))
+  for _, limit in ipairs(route.limits or {}) do
+    if limit[1] == name and limit[2] == 'r' then
+      local gap = limit[4] / limit[3]
+      local start = rate(limit)
+      local room = math.max(1, math.floor((now - start) / gap) + 1)
+      unpark(name, room)
+      if parked_of(name, 1)[1] then
+        call('ZADD', DELAYED, math.max(now + 1, math.ceil(start + room * gap)), 'L' .. name)
+      end
+      return
+    end
+  end
+  unpark(name, 1)
+end
+
+-- Whether all limits of a claimed job have room: then it takes its share of each, else it is parked.
+local function admit(member, limits)
+  local arrivals = {}
+  for i, limit in ipairs(limits) do
+    if limit[2] == 'c' then
+      if tonumber(call('HGET', LIMITS, 'c' .. limit[1]) or 0) >= limit[3] then
+        park(member, limit[1])
+        return false
+      end
+    else
+      local start, arrival = rate(limit)
+      if start > now then
+        park(member, limit[1], start)
+        return false
+      end
+      arrivals[i] = arrival + limit[4] / limit[3]
+    end
+  end
+  for i, limit in ipairs(limits) do
+    if limit[2] == 'c' then
+      call('HINCRBY', LIMITS, 'c' .. limit[1], 1)
+    else
+      call('HSET', LIMITS, 'r' .. limit[1], string.format('%.3f', arrivals[i]))
+    end
+  end
+  return true
+end
+
+-- A special job was claimed no longer (`ran`), or ended (`final`): what it held is free. Its route stays for the dead.
+local function settle(id, mark, ran, final, keep)
+  if not PLAIN[mark] then return end
+  local route = route_of(id)
+  for _, limit in ipairs(ran and route.limits or {}) do
+    if limit[2] == 'c' then
+      if call('HINCRBY', LIMITS, 'c' .. limit[1], -1) <= 0 then call('HDEL', LIMITS, 'c' .. limit[1]) end
+      unpark(limit[1], 1)
+    end
+  end
+  if not final then return end
+  if route.unique and match(call('HGET', UNIQUE, route.unique) or '', '^%d+:(.*)$') == id then
+    call('HDEL', UNIQUE, route.unique)
+  end
+  if not keep then call('HDEL', ROUTES, id) end
+end
+
+-- What is due goes to its line, at most `most` of it. Gives the next due time.
+local function release_due(most)
+  local due = earliest()
+  if not due or due > now then return due end
+  local members = call('ZRANGEBYSCORE', DELAYED, '-inf', now, 'LIMIT', 0, most)
+  each('ZREM', DELAYED, members)
+  for i = 1, #members do
+    if sub(members[i], 1, 1) == 'L' then reopen(sub(members[i], 2)) else add(members[i]) end
+  end
+  return earliest()
+end
+
+-- Tell the clients that wait for these jobs, {id, state, ...}, that they ended.
+local function tell(ended)
+  if #ended == 0 or call('EXISTS', WAITING) == 0 then return end
+  for i = 1, #ended, 2 do
+    local clients = call('HGET', WAITING, ended[i])
+    if clients then
+      call('HDEL', WAITING, ended[i])
+      for client in string.gmatch(clients, '%S+') do
+        call('PUBLISH', ARGV[2] .. 'r:' .. client, ended[i] .. ' ' .. ended[i + 1])
+      end
+    end
+  end
+end
+
+-- Take new jobs in. The body of members[i] is ARGV[base + i]; `extra` holds by index what few have:
+-- {due ms or false, delay ms, unique or false, unique_for ms, tenant or false, limits or false}.
+-- Gives the exceptions: {index, 'exists'} and {index, id of the holder}, flat.
+local function take(members, base, extra)
+  local n, odd = #members, {}
+  if n == 0 then return odd end
+  local ids, new, routes, delayed = {}, {}, {}, {}
+  for i = 1, n do ids[i] = sub(members[i], 2) end
+  local live, kept = call('HMGET', JOBS, unpack(ids)), call('HMGET', RESULTS, unpack(ids))
+  local gone = call('EXISTS', GONE) == 1
+  local first, here, claims = earliest(), {}, {}
+  local special, any = {}, false
+  for i = 1, n do
+    local id, e = ids[i], extra[i]
+    local holder
+    if e and e[3] then
+      local held = claims[e[3]] or call('HGET', UNIQUE, e[3])
+      local till, by = match(held or '', '^(%d+):(.*)$')
+      if by and by ~= id and (till == '0' or tonumber(till) > now) then holder = by end
+    end
+    if live[i] or kept[i] or here[id] then
+      odd[#odd + 1] = i
+      odd[#odd + 1] = ''
+    elseif holder then
+      odd[#odd + 1] = i
+      odd[#odd + 1] = holder
+    else
+      here[id] = true
+      new[#new + 1] = id
+      new[#new + 1] = ARGV[base + i]
+      local due, route
+      if e then
+        due = e[1] or (e[2] > 0 and now + e[2])
+        if e[3] then claims[e[3]] = (e[4] > 0 and string.format('%.0f', now + e[4]) or '0') .. ':' .. id end
+        if e[3] or e[5] or e[6] then
+          route = { unique = e[3] or nil, tenant = e[5] or nil, limits = e[6] or nil }
+          routes[#routes + 1] = id
+          routes[#routes + 1] = cmsgpack.pack(route)
+        end
+      end
+      if due and due > now then
+        delayed[#delayed + 1] = due
+        delayed[#delayed + 1] = members[i]
+        if not first or due < first then first, any = due, true end
+      elseif route then
+        special[#special + 1] = { members[i], route }
+      else
+        add(members[i])
+      end
+    end
+  end
+  -- The first write is one that a server without memory refuses: then nothing was written.
+  if #new == 0 then return odd end
+  each('HSET', JOBS, new)
+  each('HSET', ROUTES, routes)
+  for key, value in pairs(claims) do call('HSET', UNIQUE, key, value) end
+  each('ZADD', DELAYED, delayed)
+  if gone then
+    for id in pairs(here) do
+      if call('SREM', GONE, id) == 1 then -- its old member must not bring it twice
+        for mark = 0, 3 do
+          call('LREM', KEYS[2 + mark], 0, mark .. id)
+          call('LREM', KEYS[2 + mark], 0, string.char(97 + mark) .. id)
+        end
+      end
+    end
+  end
+  for i = 1, #special do add(special[i][1], false, special[i][2]) end
+  call('HINCRBY', TOTALS, 'pushed', #new / 2)
+  flush()
+  if any then wake() end
+  return odd
+end
