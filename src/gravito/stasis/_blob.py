@@ -143,7 +143,7 @@ class Blob(msgspec.Struct):
         if size:
             try:
                 tags = _decode_tags(raw[at:end])
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, UnicodeDecodeError):
                 return None
         return cls(kind, id_, raw[end:], raw[_HEAD.size : at], tags, stale_ms, mark_ms, cost_ms, flags)
 
