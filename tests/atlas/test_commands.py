@@ -14,6 +14,7 @@ from gravito.atlas.wire.commands import (
     TABLE,
     Route,
     blocking_timeout,
+    for_the_rest,
     leaves_clean,
     needs_lease,
     route,
@@ -202,3 +203,35 @@ def test_a_wire_is_used_again_unless_its_state_changed(
 ) -> None:
     assert leaves_clean(name, args) is clean
     assert needs_lease(name, args)
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "left", "expected"),
+    [
+        ("BLPOP", ("a", "b", "5"), 1.25, ["a", "b", "1.250"]),
+        ("BLPOP", ("a", "0"), math.inf, ["a", "0"]),
+        ("blmpop", (b"5", b"1", b"l", b"LEFT"), -3.0, ["0.001", b"1", b"l", b"LEFT"]),
+        ("BLMOVE", ("a", "b", "LEFT", "LEFT", 5), 2, ["a", "b", "LEFT", "LEFT", "2.000"]),
+        (
+            "XREAD",
+            ("COUNT", "1", "BLOCK", "5000", "STREAMS", "s", "0"),
+            0.0001,
+            ["COUNT", "1", "BLOCK", "1", "STREAMS", "s", "0"],
+        ),
+        (
+            "XREADGROUP",
+            ("GROUP", "BLOCK", "c", "BLOCK", "9", "STREAMS", "$", ">"),
+            2,
+            ["GROUP", "BLOCK", "c", "BLOCK", "2000", "STREAMS", "$", ">"],
+        ),
+        ("XREAD", ("BLOCK", "5000", "STREAMS", "s", "$"), 1, None),
+        ("XREAD", ("BLOCK", "5000", "STREAMS", "$", "0-1"), 1, ["BLOCK", "1000", "STREAMS", "$", "0-1"]),
+        ("WAIT", ("1", "5000"), 1, None),
+        ("WAITAOF", ("1", "0", "5000"), 1, None),
+        ("GET", ("k",), 1, None),
+    ],
+)
+def test_what_a_blocking_command_asks_for_elsewhere(
+    name: str, args: tuple[object, ...], left: float, expected: list[object] | None
+) -> None:
+    assert for_the_rest(name, args, left) == expected

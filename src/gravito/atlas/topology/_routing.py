@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-import hiredis
-
 from gravito import errors
 from gravito.atlas.topology.slots import slot_of
 from gravito.atlas.wire import keys, resp
@@ -18,10 +16,7 @@ ASKING = resp.pack(("ASKING",))
 
 def arguments(entry: Entry) -> list[Any]:
     """The arguments of a packed command behind its words. Only entries that travel on are read again."""
-    reader = hiredis.Reader()
-    reader.feed(entry.packed)
-    packed: list[Any] = reader.gets()
-    return packed[len(entry.spec.words) :]
+    return resp.unpack(entry.packed)[len(entry.spec.words) :]
 
 
 def slot_of_entry(entry: Entry) -> int | None:

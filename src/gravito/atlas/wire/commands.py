@@ -208,6 +208,35 @@ def blocking_timeout(name: str, args: Sequence[object] = ()) -> float:
     return _seconds(rest[position], units)
 
 
+def for_the_rest(name: str, args: Sequence[object], left: float) -> list[object] | None:
+    """The arguments with which a blocking command goes on waiting somewhere else.
+
+    Args:
+        name: as for `needs_lease`.
+        args: what follows the name.
+        left: seconds of its time that are left; `math.inf` for one that may block for ever.
+
+    Returns:
+        The arguments; None for a command that would mean something else now: WAIT is about the writes of the
+        connection that it was sent on, and XREAD from `$` would pass over what was added meanwhile.
+    """
+    full, rest = _whole(name, args)
+    if full in ("XREAD", "XREADGROUP"):
+        place, units = _block_place(rest), 1000
+        if full == "XREAD" and "$" in map(_text, _stream_ids(rest)):
+            return None
+    elif full in _TIMEOUTS and full not in ("WAIT", "WAITAOF"):
+        place, units = _TIMEOUTS[full]
+    else:
+        return None
+    changed = list(args)
+    if place is not None and left != math.inf:
+        amount = max(left, 0.001)
+        place += 0 if place < 0 else len(args) - len(rest)
+        changed[place] = str(math.ceil(amount * units)) if units > 1 else f"{amount:.3f}"
+    return changed
+
+
 def _whole(name: str, args: Sequence[object]) -> tuple[str, Sequence[object]]:
     """The full upper-case name and the arguments behind it, when a container came in pieces."""
     words = name.upper().split()
@@ -218,15 +247,29 @@ def _whole(name: str, args: Sequence[object]) -> tuple[str, Sequence[object]]:
     return " ".join(words), args
 
 
+def _stream_ids(args: Sequence[object]) -> Sequence[object]:
+    """The ids of an XREAD: the latter half of what follows STREAMS."""
+    at = 0
+    while at < len(args) and (option := _text(args[at]).upper()) in _STREAM_OPTIONS:
+        at += 1 + _STREAM_OPTIONS[option]
+    return args[at + 1 + (len(args) - at - 1) // 2 :]
+
+
 def _block_option(args: Sequence[object]) -> object | None:
-    """The value of BLOCK, or None. Keys and group names may be called BLOCK too, so options are walked."""
+    """The value of BLOCK, or None."""
+    place = _block_place(args)
+    return None if place is None else args[place]
+
+
+def _block_place(args: Sequence[object]) -> int | None:
+    """Where BLOCK's value stands. Keys and group names may be called BLOCK too, so options are walked."""
     at = 0
     while at < len(args):
         option = _text(args[at]).upper()
         if option not in _STREAM_OPTIONS:
             return None
         if option == "BLOCK":
-            return args[at + 1] if at + 1 < len(args) else None
+            return at + 1 if at + 1 < len(args) else None
         at += 1 + _STREAM_OPTIONS[option]
     return None
 

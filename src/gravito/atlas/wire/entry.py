@@ -66,6 +66,9 @@ class Entry(msgspec.Struct, eq=False):
     since: float = 0.0  # loop time from which it waits for room or for a wire; 0 while it does not
     # Loop time until which a refused command is tried again; 0 before the first refusal.
     deadline: float = 0.0
+    ends: float = (
+        0.0  # loop time: until when a blocking command goes on elsewhere; 0 while it was sent nowhere else
+    )
     retry: Retry | None = None  # this call's own policy; None: the connection's
     doubt: bool = False  # a write that is sent again: an earlier try may have been applied
     steps: Iterator[Any] | None = None  # the future's iterator while a task drives this as a coroutine

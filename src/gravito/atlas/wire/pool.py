@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 
 from gravito import errors
 from gravito.atlas.config import Settings
-from gravito.atlas.wire import retry
+from gravito.atlas.wire import retry, waits
 from gravito.atlas.wire.connection import Wire
 from gravito.atlas.wire.entry import Entry, anew
 from gravito.atlas.wire.failures import lost_reply
@@ -260,6 +260,8 @@ class LeasePool:
             nonlocal again, clean
             if refused is not entry:
                 return False
+            if hold and not waits.may_move(entry, error, begun, begun + hold, self._loop.time()):
+                return False
             if self.redirect is not None and self.redirect(refused, error):
                 settled.set()  # it travels on elsewhere, and this wire is given back
                 return True
@@ -269,10 +271,10 @@ class LeasePool:
                 refused.attempt += 1
                 self.drop_idle()
             else:
-                again, clean = (
-                    self._pause_after(refused, error),
-                    clean and not isinstance(error, self.elsewhere),
+                away = isinstance(error, self.elsewhere) or (
+                    bool(self.elsewhere) and waits.is_unserved(error)
                 )
+                again, clean = self._pause_after(refused, error, away), clean and not away
             if again is None:
                 return False
             refused.since = self._loop.time()
@@ -280,6 +282,9 @@ class LeasePool:
             settled.set()
             return True
 
+        begun = self._loop.time()
+        if hold and entry.ends and waits.shorten(entry, begun):
+            hold = max(entry.ends - begun, 0.001)
         settled = asyncio.Event()
         entry.future.add_done_callback(lambda _: settled.set())
         wire.on_end, wire.on_refusal = on_end, on_refusal
@@ -294,9 +299,10 @@ class LeasePool:
             self.release(wire, clean)
         return again
 
-    def _pause_after(self, entry: Entry, error: Exception) -> float | None:
-        pause = retry.pause_after(entry, error, self._settings, self._loop.time(), more=self.elsewhere)
-        if pause is not None and isinstance(error, self.elsewhere):
+    def _pause_after(self, entry: Entry, error: Exception, away: bool) -> float | None:
+        more = (type(error),) if away else ()
+        pause = retry.pause_after(entry, error, self._settings, self._loop.time(), more=more)
+        if pause is not None and away:
             self.drop_idle()
             if self.on_elsewhere is not None:
                 self.on_elsewhere()

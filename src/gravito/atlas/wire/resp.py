@@ -76,6 +76,14 @@ def encode(args: Sequence[Any]) -> bytes:
         ) from error
 
 
+def unpack(packed: bytes) -> list[Any]:
+    """The words and arguments of an encoded command, as bytes. For the few that are looked at again."""
+    reader = hiredis.Reader()
+    reader.feed(packed)
+    words: list[Any] = reader.gets()
+    return words
+
+
 def check_size(packed: bytes, args: Sequence[Any]) -> None:
     """Refuse an argument that every server refuses, by closing the connection, with its default settings.
 
