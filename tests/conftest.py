@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from tests.servers.catalogue import SERVERS, find, skip_if_lacking
+
+from gravito.atlas._local_cluster import LocalCluster
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -52,6 +55,13 @@ def server_name(request: pytest.FixtureRequest) -> str:
     """Name, in the catalogue, of the server that the run is on."""
     name: str = request.config.getoption("--server")
     return name
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[LocalCluster]:
+    """Three primaries, made once for the whole run. Whoever moves slots moves them back; nobody ends a node of it."""
+    with LocalCluster(3) as nodes:
+        yield nodes
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,7 @@
-"""Topologies of real processes, one of each kind for the whole run; made at the first test that asks for it."""
+"""Topologies of real processes, one of each kind for the whole run; made at the first test that asks for it.
+
+The plain `cluster` is in tests/conftest.py: the cache's tests run on it, too.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,6 @@ import pytest
 
 from gravito.atlas._local_cluster import LocalCluster
 from gravito.atlas._local_sentinels import LocalSentinels
-
-
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[LocalCluster]:
-    """Three primaries. Whoever moves slots moves them back; nobody ends a node of this one."""
-    with LocalCluster(3) as nodes:
-        yield nodes
 
 
 @pytest.fixture(scope="session")

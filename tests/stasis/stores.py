@@ -1,0 +1,20 @@
+"""Stores of every kind, for tests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from gravito.atlas import Client
+from gravito.stasis._redis import RedisStore
+from gravito.stasis._tiered import TieredStore
+
+STORES = ["memory", "redis", "tiered", "cluster", "tiered-cluster"]
+
+
+@asynccontextmanager
+async def opened(name: str, url: str, **options: Any) -> AsyncIterator[RedisStore]:
+    """A store on the server at `url`, with a client of its own."""
+    async with Client.from_url(url, **options) as client:
+        yield TieredStore(client) if name.startswith("tiered") else RedisStore(client)
