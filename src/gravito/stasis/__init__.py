@@ -1,1 +1,38 @@
-"""The cache."""
+"""The cache: what an application has computed, in Redis or Valkey, in this process, or in both."""
+
+from gravito.stasis._codec import Codec
+from gravito.stasis._events import Event
+from gravito.stasis._failsafe import FailSafe, StoreDownError
+from gravito.stasis._memory import MemoryStore
+from gravito.stasis._null import NullStore
+from gravito.stasis._policy import Result
+from gravito.stasis._redis import RedisStore
+from gravito.stasis._stats import CacheStats, Counts
+from gravito.stasis._tags import TaggedCache
+from gravito.stasis._tiered import TieredStore
+from gravito.stasis.cache import Cache
+from gravito.stasis.limiter import Decision, Limiter
+from gravito.stasis.lock import Lease, Lock
+from gravito.stasis.store import KEEP, Store
+
+__all__ = [
+    "KEEP",
+    "Cache",
+    "CacheStats",
+    "Codec",
+    "Counts",
+    "Decision",
+    "Event",
+    "FailSafe",
+    "Lease",
+    "Limiter",
+    "Lock",
+    "MemoryStore",
+    "NullStore",
+    "RedisStore",
+    "Result",
+    "Store",
+    "StoreDownError",
+    "TaggedCache",
+    "TieredStore",
+]

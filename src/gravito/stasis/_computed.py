@@ -1,0 +1,222 @@
+"""Values that the cache has computed: remember and its kin."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from datetime import timedelta
+from typing import Any, Final, Unpack
+
+import msgspec
+
+from gravito import errors
+from gravito.stasis._atomic import Atomic
+from gravito.stasis._blob import id_of
+from gravito.stasis._flight import Flight, Job, landing_of
+from gravito.stasis._policy import UNSET, Factory, Options, Policy, RefreshOptions, Unset, policy_of
+from gravito.stasis._reads import PLAIN, Found, Verdict, is_stale, look, plain, verdict, wants_refresh
+from gravito.stasis._ttl import TTL
+
+__all__ = ["Computed"]
+
+_MOST_POLICIES: Final = 1000
+
+
+class Computed(Atomic):
+    """See above."""
+
+    def remember(
+        self,
+        key: str,
+        ttl: TTL | Unset = UNSET,
+        factory: Factory | None = None,
+        **options: Unpack[Options],
+    ) -> Coroutine[Any, Any, Any]:
+        """The value at a key; if there is none, the factory's, which is stored.
+
+        However many ask, in however many processes: the factory runs once, and the others wait for it. It belongs to
+        no caller: one who is cancelled leaves it running. A factory that is killed with its process is taken over
+        within the lease. What is invalidated while it runs is not stored; the next read computes anew.
+
+        Args:
+            key: 1 to 1024 bytes of UTF-8.
+            ttl: seconds, a timedelta, an aware datetime, or None for without end; the cache's own if not given.
+            factory: a function without arguments, plain or async. It returns the value, or a `Result`. A plain one
+                runs in the event loop.
+            **options: `type`: what stored values are checked against and built into. `jitter`: fraction by which
+                the ttl is shortened at random, at most. `early`: fraction at the end of the ttl in which a hit may
+                refresh the value in the background. `stale`: seconds beyond the ttl for which the last value
+                serves when the factory fails. `none_ttl`: another ttl for None, 0 to not keep it. `errors`:
+                exceptions that are kept, and for how long. `template`: what statistics count the key with.
+
+        Raises:
+            InvalidKeyError, InvalidTTLError, ConfigurationError: an argument that cannot be used.
+            SerializationError: the value cannot be stored.
+            CacheError: the factory waits for itself.
+            Exception: whatever the factory raises.
+        """
+        return self._remember(key, self._policy(ttl, options), factory)
+
+    def remember_forever(
+        self, key: str, factory: Factory | None = None, **options: Unpack[Options]
+    ) -> Coroutine[Any, Any, Any]:
+        """`remember` without end."""
+        return self._remember(key, self._policy(None, options), factory)
+
+    def flexible(
+        self,
+        key: str,
+        fresh: float | timedelta,
+        stale: float | timedelta,
+        factory: Factory | None = None,
+        **options: Unpack[RefreshOptions],
+    ) -> Coroutine[Any, Any, Any]:
+        """Stale while revalidate: past its fresh time a value is given out at once and computed anew behind that.
+
+        Args:
+            key: 1 to 1024 bytes of UTF-8.
+            fresh: seconds for which nothing is computed.
+            stale: seconds beyond that for which the old value serves while one process computes the new one.
+            factory: as of `remember`.
+            **options: as of `remember`.
+        """
+        policy = self._policies.get((fresh, stale)) if not options else None
+        if policy is None:
+            policy = policy_of(fresh, Options(stale=stale, **options), flexible=True)
+            if not options:
+                self._keep_policy((fresh, stale), policy)
+        return self._remember(key, policy, factory)
+
+    def _policy(self, ttl: TTL | Unset, options: Options) -> Policy:
+        if ttl is UNSET:
+            ttl = self._core.ttl
+        if options:
+            return policy_of(ttl, options)
+        known = ttl.__class__, ttl
+        policy = self._policies.get(known)
+        if policy is None:
+            policy = policy_of(ttl, options)
+            self._keep_policy(known, policy)
+        return policy
+
+    def _keep_policy(self, known: Any, policy: Policy) -> None:
+        if len(self._policies) >= _MOST_POLICIES:
+            self._policies.clear()
+        self._policies[known] = policy
+
+    async def _remember(self, key: str, policy: Policy, factory: Factory | None) -> Any:
+        entry = self._entry(key)
+        if not callable(factory):
+            raise errors.ConfigurationError(
+                f"{key!r}: the factory is {factory!r}; give a function without arguments", field="factory"
+            )
+        core = self._core
+        began = core.started
+        try:
+            guard = core.guard
+            if guard.open:
+                guard.check()
+            found: Found | None
+            if policy.timed:
+                found = await self._aged(entry, await look(core, self._scope, entry, self._tags, timed=True))
+            elif self._tags or entry in core.tags_of:
+                found = await self._find(entry)
+            else:
+                replies = await guard.within(core.store.read((entry, *self._roots)))
+                raw = replies[0]
+                if raw is not None and len(replies) == 2 and plain(raw, replies[1]):
+                    value = core.codec.decode(raw[PLAIN:], entry, policy.type)
+                    core.counts(key, policy).hits += 1
+                    if core.events.hit:
+                        core.tell("hit", key, policy)
+                    return value
+                found = await self._made_of(entry, replies)
+        except errors.UnreadableValueError as error:
+            core.unreadable(entry, error)
+            found = Found(id_of(raw or b""), None, False, tuple(replies[1:]))
+        except Exception as error:
+            core.lost(error, key)
+            found = None
+        job = Job(key, entry, self._scope, self._tags, policy, factory)
+        return await self._decide(job, found, began)
+
+    async def _decide(self, job: Job, found: Found | None, began: int) -> Any:
+        """Give out what was found, or wait for the factory."""
+        core, key, policy = self._core, job.key, job.policy
+        counts = core.counts(key, policy)
+        if found is not None and found.blob is not None:
+            choice = verdict(found, policy)
+            if choice in (Verdict.HIT, Verdict.STALE):
+                landing = landing_of(core, job, found.blob, choice is Verdict.STALE)
+                if landing is not None:
+                    self._count_hit(job, found)
+                    if wants_refresh(found, policy):
+                        self._refresh(job, found)
+                    return landing.take(core, job, True)
+                found = msgspec.structs.replace(found, blob=None, live=False)
+        counts.misses += 1
+        if core.events.miss:
+            core.tell("miss", key, policy)
+        flights = core.flights()
+        flight = flights.get(job.entry)
+        mine = flight is None or not flight.takes(found, began)
+        if flight is None or mine:
+            flight = flights[job.entry] = Flight(core, job)
+            flight.start(found, flights)
+        landing = await flight.join()
+        if landing.stale:
+            counts.stales += 1
+            if core.events.stale:
+                core.tell("stale", key, policy)
+        return landing.take(core, job, mine)
+
+    def _count_hit(self, job: Job, found: Found) -> None:
+        core = self._core
+        counts = core.counts(job.key, job.policy)
+        counts.hits += 1
+        if is_stale(found):
+            counts.stales += 1
+            if core.events.stale:
+                core.tell("stale", job.key, job.policy)
+        elif core.events.hit:
+            core.tell("hit", job.key, job.policy)
+
+    def _refresh(self, job: Job, found: Found) -> None:
+        """Compute it anew in the background, unless that is under way."""
+        flights = self._core.flights()
+        if job.entry not in flights:
+            flight = flights[job.entry] = Flight(self._core, job, background=True)
+            flight.start(found, flights)
+
+    async def warm(
+        self,
+        factories: Mapping[str, Factory],
+        ttl: TTL | Unset = UNSET,
+        *,
+        concurrency: int = 10,
+        **options: Unpack[Options],
+    ) -> dict[str, BaseException]:
+        """Compute what is missing, before anybody asks for it.
+
+        Args:
+            factories: the factory of each key, as of `remember`.
+            ttl: as of `remember`.
+            concurrency: how many are looked at and computed at the same time.
+            **options: as of `remember`.
+
+        Returns:
+            The keys whose factory failed, with its error. The others have a value.
+        """
+        policy = self._policy(ttl, options)
+        turn = asyncio.Semaphore(concurrency)
+        failed: dict[str, BaseException] = {}
+
+        async def one(key: str, factory: Factory) -> None:
+            async with turn:
+                try:
+                    await self._remember(key, policy, factory)
+                except Exception as error:
+                    failed[key] = error
+
+        await asyncio.gather(*[one(key, factory) for key, factory in factories.items()])
+        return failed

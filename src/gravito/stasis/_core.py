@@ -1,0 +1,239 @@
+"""What all views of one cache share: store, codec, guard, flights, counters, and what the last reads taught."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import AbstractEventLoop, Future, get_running_loop
+from collections.abc import Awaitable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
+
+from gravito import errors
+from gravito.stasis._blob import COUNTER, Blob
+from gravito.stasis._codec import Codec
+from gravito.stasis._events import Events, Kind
+from gravito.stasis._failsafe import FailSafe, Guard
+from gravito.stasis._memory import MemoryStore
+from gravito.stasis._null import NullStore
+from gravito.stasis._policy import Policy
+from gravito.stasis._reads import Scope, silence
+from gravito.stasis._stats import Counts, Tallies
+from gravito.stasis._tiered import TieredStore
+from gravito.stasis._ttl import TTL
+from gravito.stasis.store import Store
+
+if TYPE_CHECKING:
+    from gravito.stasis._flight import Flight
+
+__all__ = ["Core"]
+
+_MOST_REMEMBERED: Final = 20_000  # keys whose tags, and tags whose versions, are kept in mind
+
+
+class Core:
+    """See above; its methods are for the other modules of this room."""
+
+    def __init__(
+        self,
+        store: Store,
+        name: str,
+        codec: Codec,
+        fail_safe: FailSafe,
+        *,
+        scope: Scope,
+        ttl: TTL,
+        lease_ms: int,
+        retry_ms: int,
+    ) -> None:
+        self.store = store
+        self.name = name  # of the store, for events
+        self.codec = codec
+        self.scope = scope  # the outermost one
+        self.ttl = ttl  # where a call names none
+        self.lease_ms = lease_ms  # after which a claim that is not renewed ends
+        self.retry_ms = retry_ms  # between two tries of a factory that failed while a stale value serves
+        self.local = isinstance(store, MemoryStore | NullStore)  # nothing is sent, nothing can be away
+        self.tiered = isinstance(store, TieredStore)  # reads may be answered by copies
+        self.guard = Guard(None if self.local else fail_safe, self._ask, name)
+        self.events = Events(name)
+        self.tallies = Tallies()
+        self.started = 0  # factories begun; tells who began to read before one of them
+        self.tags_of: dict[str, tuple[str, ...]] = {}  # entry -> tags last seen on it
+        self.versions: dict[
+            str, bytes
+        ] = {}  # key of a root or tag -> version last seen; a guess, always checked
+        self._flights: WeakKeyDictionary[AbstractEventLoop, dict[str, Flight]] = WeakKeyDictionary()
+        self._rounds: WeakKeyDictionary[AbstractEventLoop, dict[str, Round]] = WeakKeyDictionary()
+        if client := getattr(store, "client", None):
+            self.tallies.tell(lambda added: _report(client, f"{scope.prefix}:s", added))
+
+    def _ask(self) -> Awaitable[Any]:
+        return self.store.read(self.scope.roots)
+
+    def flights(self) -> dict[str, Flight]:
+        """The factory runs of this event loop, by entry."""
+        loop = get_running_loop()
+        flights = self._flights.get(loop)
+        if flights is None:
+            flights = self._flights[loop] = {}
+        return flights
+
+    # -- what is known ---------------------------------------------------------------------------------------
+
+    def remember_tags(self, entry: str, tags: Iterable[str]) -> None:
+        """Keep in mind which tags to read with an entry."""
+        known = tuple(tags)
+        if known:
+            if len(self.tags_of) >= _MOST_REMEMBERED:
+                self.tags_of.pop(next(iter(self.tags_of)), None)
+            self.tags_of[entry] = known
+        else:
+            self.tags_of.pop(entry, None)
+
+    def note(self, keys: Iterable[str], versions: Iterable[bytes | None]) -> None:
+        """Keep present versions in mind."""
+        known = self.versions
+        for key, version in zip(keys, versions, strict=True):
+            if version is None:
+                known.pop(key, None)
+                continue
+            if len(known) >= _MOST_REMEMBERED:
+                known.pop(next(iter(known)), None)
+            known[key] = version
+
+    def guess(self, keys: Iterable[str]) -> bytes | None:
+        """The versions last seen, joined; None if one is not known."""
+        known = self.versions
+        try:
+            return b"".join([known[key] for key in keys])
+        except KeyError:
+            return None
+
+    def roots_soon(self, scope: Scope) -> Round:
+        """The present roots, read once for all who ask in this turn of the loop, after all of them have asked."""
+        loop = get_running_loop()
+        rounds = self._rounds.get(loop)
+        if rounds is None:
+            rounds = self._rounds[loop] = {}
+        found = rounds.get(scope.prefix)
+        if found is None:
+            found = rounds[scope.prefix] = Round()
+            loop.call_soon(self._read_roots, rounds, scope, found)
+        return found
+
+    def _read_roots(self, rounds: dict[str, Round], scope: Scope, found: Round) -> None:
+        rounds.pop(scope.prefix, None)
+        found.start(self.guard.within(self.store.read(scope.roots)))
+
+    async def pin(self, keys: tuple[str, ...], ttl_ms: int | None) -> list[bytes]:
+        """See `Store.pin`."""
+        versions: list[bytes] = await self.guard.within(self.store.pin(keys, ttl_ms))
+        self.note(keys, versions)
+        return versions
+
+    # -- what is told ----------------------------------------------------------------------------------------
+
+    def counts(self, key: str, policy: Policy | None = None) -> Counts:
+        """The counters of a key."""
+        if policy is not None and policy.template is not None:
+            return self.tallies.named(policy.template)
+        return self.tallies.of(key)
+
+    def tell(self, kind: Kind, key: str, policy: Policy | None = None, **about: Any) -> None:
+        """Tell of something that happened to a key. The caller has looked whether anybody listens."""
+        template = policy.template if policy is not None else None
+        self.events.tell(kind, key, template or self.tallies.group(key), **about)
+
+    def wrote(self, key: str, policy: Policy | None = None, **about: Any) -> None:
+        """Count a write and tell of it."""
+        self.counts(key, policy).writes += 1
+        if self.events.write:
+            self.tell("write", key, policy, **about)
+
+    def lost(self, error: Exception, key: str, *, quiet: bool = False) -> None:
+        """Note that the store failed. Raises the error again unless the cache goes on without the store.
+
+        Args:
+            error: the store's.
+            key: the one that it was about.
+            quiet: the caller has something better to raise.
+        """
+        goes_on = self.guard.bears(error)
+        self.count_error(key, error)
+        if not goes_on and not quiet:
+            raise error
+
+    def count_error(self, key: str, error: BaseException) -> None:
+        """Count an error and tell of it."""
+        self.tallies.of(key).errors += 1
+        if self.events.error:
+            self.tell("error", key, error=error)
+
+    def unreadable(self, entry: str, error: Exception | None = None) -> None:
+        """Tell of what was stored and cannot be read back; for the caller it is a miss."""
+        key = entry.partition(":k:")[2]
+        self.count_error(
+            key, error or errors.UnreadableValueError(f"{key!r}: what is stored there is no entry of a cache")
+        )
+
+    def decode(self, blob: Blob, entry: str, type: Any) -> Any:
+        """The value in a blob.
+
+        Raises:
+            UnreadableValueError: it has none that can be read.
+        """
+        if blob.kind != COUNTER:
+            return self.codec.decode(blob.body, entry, type)
+        return int(blob.body)
+
+    async def aclose(self) -> None:
+        """Report the last statistics and let go of what the store holds."""
+        self.tallies.close()
+        if not self.guard.open:
+            await self.tallies.flush()
+        await self.store.close()
+
+
+class Round:
+    """One read that any number of writers wait for."""
+
+    def __init__(self) -> None:
+        self._started: Future[None] | None = None  # for those who ask before it has gone out
+        self._future: Future[Any] | None = None
+
+    def start(self, waiting: Awaitable[Any]) -> None:
+        """The read is on its way."""
+        self._future = getattr(waiting, "future", None) or asyncio.ensure_future(waiting)
+        self._future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        if self._started is not None and not self._started.done():
+            self._started.set_result(None)
+
+    async def result(self) -> list[bytes | None]:
+        """The present versions."""
+        if self._future is None:
+            if self._started is None:
+                self._started = get_running_loop().create_future()
+            await asyncio.shield(self._started)
+            assert self._future is not None
+        if self._future.done():
+            found: list[bytes | None] = self._future.result()
+            return found
+        return await asyncio.shield(self._future)
+
+
+async def _report(client: Any, key: str, added: Mapping[str, int]) -> None:
+    """https://redis.io/commands/hincrby"""
+    pipeline = client.pipeline(transaction=False)
+    for field, more in added.items():
+        pipeline.hincrby(key, field, more)
+    await pipeline.execute()
+
+
+async def both(first: Awaitable[Any], second: Awaitable[Any]) -> tuple[Any, Any]:
+    """Await two that were sent together; if the first fails, the second's error is no news."""
+    try:
+        one = await first
+    except BaseException:
+        silence(second)
+        raise
+    return one, await second

@@ -1,0 +1,206 @@
+"""How long a computed value lives, and what happens towards its end. Pure."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import timedelta
+from enum import Enum
+from typing import Any, Final, Generic, TypedDict, TypeVar
+
+import msgspec
+
+from gravito.errors import ConfigurationError
+from gravito.stasis._blob import OWN_TTL, SERVE_STALE
+from gravito.stasis._ttl import TTL, check_jitter, ttl_ms
+
+__all__ = ["UNSET", "Factory", "Options", "Policy", "RefreshOptions", "Result", "Unset", "policy_of"]
+
+T = TypeVar("T")
+Factory = Callable[[], Awaitable[Any] | Any]
+
+
+class Unset(Enum):
+    """Stands for an argument that was not given, where None means something."""
+
+    UNSET = "as the cache says"
+
+    def __repr__(self) -> str:
+        return self.value
+
+
+UNSET: Final = Unset.UNSET
+
+
+class RefreshOptions(TypedDict, total=False):
+    """What `flexible` takes beside its own parameters."""
+
+    type: Any  # what a stored value is checked against and built into, by msgspec
+    jitter: float  # fraction by which the ttl is shortened at random, at most
+    early: float  # fraction of the ttl, at its end, in which hits may refresh the value in the background
+    none_ttl: TTL  # another ttl for None; 0 does not keep it
+    errors: Mapping[type[Exception], float | timedelta]  # exceptions that are kept, and for how long
+    template: str  # what statistics and events count the key with
+
+
+class Options(RefreshOptions, total=False):
+    """What `remember` takes beside key, ttl and factory."""
+
+    stale: float | timedelta  # seconds beyond the ttl for which the last value serves when the factory fails
+
+
+_ALL: Final = (*RefreshOptions.__annotations__, "stale")
+
+
+class Result(Generic[T]):
+    """What a factory returns that decides by itself how its value is kept.
+
+    Args:
+        value: the value.
+        ttl: instead of the caller's.
+        tags: beside the caller's. A flush of one of them while the factory runs is seen.
+        store: False keeps nothing: this value is for those who wait for it now.
+    """
+
+    __slots__ = ("store", "tags", "ttl", "value")
+
+    def __init__(
+        self, value: T, *, ttl: TTL | Unset = UNSET, tags: Iterable[str] = (), store: bool = True
+    ) -> None:
+        self.value = value
+        self.ttl = ttl
+        self.tags = tuple(tags)
+        self.store = store
+
+    def __repr__(self) -> str:
+        return f"<Result ttl={self.ttl!r} tags={self.tags!r} store={self.store}>"
+
+
+class Life(msgspec.Struct, frozen=True):
+    """The times of one blob, in ms."""
+
+    ttl_ms: int | None  # of the key on the server, its stale window included
+    stale_ms: int  # how much of the end of it is the stale window
+    flags: int = 0  # of the blob
+
+
+class Policy(msgspec.Struct, frozen=True, eq=False):
+    """The caller's wishes about one computed value; made once for many calls."""
+
+    ttl: TTL  # fresh for so long
+    type: Any = None
+    jitter: float = 0.0
+    early: float = 0.0
+    early_ms: int = 0  # how much of the end of the fresh time is for early refreshes
+    stale_ms: int = 0
+    flexible: bool = False  # serve what is stale without waiting; else only when the factory failed
+    none_ttl: TTL | Unset = UNSET
+    errors: tuple[tuple[type[Exception], float | timedelta], ...] = ()
+    template: str | None = None
+    timed: bool = False  # reads need the time that remains
+
+    def life(self, ttl: TTL | Unset = UNSET, value: Any = UNSET) -> Life | None:
+        """The times of a value that was just computed; None if it is not kept.
+
+        Args:
+            ttl: what the factory said.
+            value: None may have a ttl of its own.
+        """
+        flags = SERVE_STALE if self.flexible else 0
+        if ttl is not UNSET:
+            flags |= OWN_TTL
+        else:
+            ttl = self.ttl
+            if value is None and self.none_ttl is not UNSET:
+                if self.none_ttl == 0:
+                    return None
+                return Life(ttl_ms(self.none_ttl, self.jitter), 0, OWN_TTL)
+        fresh = ttl_ms(ttl, self.jitter)
+        if fresh is None:
+            return Life(None, 0, 0)
+        return Life(fresh + self.stale_ms, self.stale_ms, flags)
+
+    def kept(self, error: BaseException) -> int | None:
+        """Milliseconds for which an exception of the factory is kept; None if it is not."""
+        for kind, ttl in self.errors:
+            if isinstance(error, kind):
+                return ttl_ms(ttl, self.jitter)
+        return None
+
+
+def policy_of(ttl: TTL, options: Options, *, flexible: bool = False) -> Policy:
+    """The policy of a call's arguments.
+
+    Raises:
+        InvalidTTLError: one of the times, or the jitter, cannot be used.
+        ConfigurationError: another option cannot be used, or there is no such option.
+    """
+    if not options:
+        ttl_ms(ttl)
+        return Policy(ttl)
+    unknown = options.keys() - set(_ALL)
+    if unknown:
+        name = min(unknown)
+        raise ConfigurationError(f"there is no option {name!r}; allowed: {', '.join(_ALL)}", field=name)
+    early, stale = options.get("early", 0.0), options.get("stale")
+    if isinstance(early, bool) or not isinstance(early, (int, float)) or not 0 <= early <= 1:
+        raise ConfigurationError(
+            f"early is {early!r}; allowed: a fraction of the ttl, 0 to 1", field="early", value=early
+        )
+    return Policy(
+        ttl,
+        options.get("type"),
+        check_jitter(options.get("jitter", 0.0)),
+        early,
+        int((ttl_ms(ttl) or 0) * early),
+        _stale_ms(stale, ttl),
+        flexible,
+        _none_ttl(options),
+        _errors(options.get("errors", {})),
+        options.get("template"),
+        bool(early or stale),
+    )
+
+
+def _stale_ms(stale: Any, ttl: TTL) -> int:
+    if stale is None:
+        return 0
+    if ttl is None:
+        raise ConfigurationError("stale needs a ttl: what is fresh without end is never stale", field="stale")
+    return ttl_ms(stale) or 0
+
+
+def _none_ttl(options: Options) -> TTL | Unset:
+    ttl = options.get("none_ttl", UNSET)
+    if ttl is not UNSET and not (isinstance(ttl, (int, float)) and ttl == 0):
+        ttl_ms(ttl)
+    return ttl
+
+
+def _errors(errors: Any) -> tuple[tuple[type[Exception], float | timedelta], ...]:
+    if not isinstance(errors, Mapping):
+        raise ConfigurationError(
+            f"errors is of type {type(errors).__name__}; allowed: a mapping of exception classes to times to live",
+            field="errors",
+        )
+    for kind, ttl in errors.items():
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            raise ConfigurationError(
+                f"errors: {kind!r} is no class of exceptions", field="errors", value=kind
+            )
+        ttl_ms(ttl)
+    return tuple(errors.items())
+
+
+def early_now(left_ms: int, early_ms: int, cost_ms: int) -> bool:
+    """Whether a hit with `left_ms` of fresh time refreshes the value.
+
+    The chance grows to certainty towards the end. A value that takes long to compute is begun earlier: within its
+    own cost of the end the chance is above a third. So those who read seldom have a chance too, and no request
+    waits. See Vattani and others, Optimal Probabilistic Cache Stampede Prevention, 2015.
+    """
+    chance = (1.0 - left_ms / early_ms) ** 3 if left_ms < early_ms else 0.0
+    if cost_ms:
+        chance = max(chance, math.exp(-max(left_ms, 0) / cost_ms))
+    return random.random() < chance

@@ -1,0 +1,138 @@
+"""Counters of a cache, by key template; told to the server now and then, so that terminals see all processes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+__all__ = ["CacheStats", "Counts", "Tallies"]
+
+MOST_TEMPLATES: Final = (
+    256  # further ones are counted together: keys without a pattern must not fill the memory
+)
+OTHERS: Final = "(others)"
+FIELDS: Final = (
+    "hits",
+    "misses",
+    "stales",
+    "writes",
+    "forgets",
+    "flushes",
+    "errors",
+    "runs",
+    "run_ms",
+)
+
+Report = Callable[[Mapping[str, int]], Awaitable[Any]]
+
+
+class Counts(msgspec.Struct):
+    """Counters of one template."""
+
+    hits: int = 0  # values given from the store, stale ones included
+    misses: int = 0
+    stales: int = 0  # hits that were past their fresh time
+    writes: int = 0
+    forgets: int = 0
+    flushes: int = 0
+    errors: int = 0
+    runs: int = 0  # of factories
+    run_ms: int = 0  # that these took together
+
+
+class CacheStats(Counts, kw_only=True):
+    """What this process has counted: all together, and each template by itself."""
+
+    store: str  # its name
+    breaker_open: bool  # the store is taken for down
+    templates: dict[str, Counts]
+
+    @property
+    def hit_rate(self) -> float:
+        """Hits in all reads, 0 to 1; 0 without reads."""
+        reads = self.hits + self.misses
+        return self.hits / reads if reads else 0.0
+
+
+class Tallies:
+    """A `Counts` for each template: what a decorator names, else the part of the key in front of the first colon."""
+
+    def __init__(self, interval: float = 5.0) -> None:
+        self._interval = interval  # seconds between two reports
+        self._counts: dict[str, Counts] = {}
+        self._reported: dict[str, Counts] = {}  # what the server knows already
+        self._report: Report | None = None  # None: nobody to tell
+        self._timer: asyncio.TimerHandle | None = None  # set while there is something to report
+        self._telling: asyncio.Task[None] | None = None
+
+    def of(self, key: str) -> Counts:
+        """The counters of a key's group."""
+        group = key.partition(":")[0]
+        return self._counts.get(group) or self.named(group)
+
+    @staticmethod
+    def group(key: str) -> str:
+        """What a key without a template is counted with."""
+        return key.partition(":")[0]
+
+    def named(self, template: str) -> Counts:
+        """The counters of a template."""
+        counts = self._counts.get(template)
+        if counts is None:
+            if len(self._counts) >= MOST_TEMPLATES:
+                template = OTHERS
+            counts = self._counts.setdefault(template, Counts())
+        return counts
+
+    def stats(self, store: str, breaker_open: bool) -> CacheStats:
+        """A copy of all counters."""
+        templates = {name: msgspec.structs.replace(counts) for name, counts in self._counts.items()}
+        sums = {field: sum(getattr(each, field) for each in templates.values()) for field in FIELDS}
+        return CacheStats(**sums, store=store, breaker_open=breaker_open, templates=templates)
+
+    # -- reports ---------------------------------------------------------------------------------------------
+
+    def tell(self, report: Report) -> None:
+        """Report to `report` from now on: it gets what was added to each `template|field` since the last time."""
+        self._report = report
+
+    def arm(self) -> None:
+        """Report within the interval. Called when a store was asked; an idle cache reports nothing."""
+        if self._timer is None and self._report is not None:
+            self._timer = asyncio.get_running_loop().call_later(self._interval, self._start)
+
+    def _start(self) -> None:
+        self._timer = None
+        self._telling = asyncio.get_running_loop().create_task(self.flush(), name="gravito cache statistics")
+
+    async def flush(self) -> None:
+        """Report now. What cannot be delivered is added to the next report."""
+        added = self._added()
+        if self._report is None or not added:
+            return
+        before = {name: msgspec.structs.replace(counts) for name, counts in self._counts.items()}
+        try:
+            await self._report(added)
+        except Exception:  # statistics must never fail the work that they are about
+            return
+        self._reported = before
+
+    def _added(self) -> dict[str, int]:
+        nothing = Counts()
+        added = {}
+        for name, counts in self._counts.items():
+            known = self._reported.get(name, nothing)
+            for field in FIELDS:
+                more = getattr(counts, field) - getattr(known, field)
+                if more:
+                    added[f"{name}|{field}"] = more
+        return added
+
+    def close(self) -> None:
+        """No further reports by themselves."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

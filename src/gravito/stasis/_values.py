@@ -1,0 +1,326 @@
+"""Reading and writing values that the caller has."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from gravito import errors
+from gravito.stasis._blob import NEGATIVE, PENDING, SERVE_STALE, VALUE, Blob, new_id
+from gravito.stasis._policy import UNSET, Unset
+from gravito.stasis._reads import PLAIN, Found, age_of, complete, found_in, is_stale, look, needs_age, plain
+from gravito.stasis._ttl import TTL, ttl_ms
+from gravito.stasis._view import View
+
+if TYPE_CHECKING:
+    from gravito.stasis._core import Core
+
+__all__ = ["Values"]
+
+_NOTHING: Final = Found()
+
+
+class Values(View):
+    """`get` and `put`, for one key and for many."""
+
+    async def get(self, key: str, default: Any = None, *, type: Any = None) -> Any:
+        """The value at a key.
+
+        A value that `flexible` has stored is given out in its stale window too; one with a window for failures
+        (`remember` with `stale`) is not.
+
+        Args:
+            key: 1 to 1024 bytes of UTF-8.
+            default: what to return if there is none.
+            type: what the value is checked against and built into, by msgspec; a value that does not fit is a miss.
+
+        Raises:
+            InvalidKeyError: the key cannot be used.
+            ConnectionError, TimeoutError: the store cannot be asked, and the fail-safe says "raise".
+        """
+        entry = self._entry(key)
+        core = self._core
+        try:
+            guard = core.guard
+            if guard.open:
+                guard.check()
+            if self._tags or entry in core.tags_of:
+                found = await self._find(entry)
+            else:
+                replies = await guard.within(core.store.read((entry, *self._roots)))
+                raw = replies[0]
+                if raw is not None and len(replies) == 2 and plain(raw, replies[1]):
+                    value = core.codec.decode(raw[PLAIN:], entry, type)
+                    core.tallies.of(key).hits += 1
+                    if core.events.hit:
+                        core.tell("hit", key)
+                    return value
+                found = await self._made_of(entry, replies)
+        except errors.UnreadableValueError as error:
+            core.unreadable(entry, error)
+            found = _NOTHING
+        except Exception as error:
+            core.lost(error, key)
+            found = _NOTHING
+        value = self._judged(key, entry, found, type)
+        return default if value is UNSET else value
+
+    async def many(self, keys: Iterable[str], default: Any = None, *, type: Any = None) -> dict[str, Any]:
+        """The values at several keys, in one round trip (in a cluster one to each node).
+
+        Returns:
+            Each key with its value, or with `default` if it has none. As `get` for each.
+        """
+        names = list(dict.fromkeys(keys))
+        entries = self._entries(names)
+        core = self._core
+        result: dict[str, Any] = dict.fromkeys(names, default)
+        if not names:
+            return result
+        try:
+            core.guard.check()
+            founds = await self._look_many(entries)
+        except Exception as error:
+            core.lost(error, names[0])
+            founds = [Found()] * len(names)
+        for key, entry, found in zip(names, entries, founds, strict=True):
+            value = self._judged(key, entry, found, type)
+            if value is not UNSET:
+                result[key] = value
+        return result
+
+    async def _look_many(self, entries: list[str]) -> list[Found]:
+        """The entries, and behind them every version that any of them is known to depend on."""
+        core, scope = self._core, self._scope
+        known: dict[str, None] = dict.fromkeys(self._tags)
+        for entry in entries:
+            known.update(dict.fromkeys(core.tags_of.get(entry, ())))
+        names = list(known)
+        store, within = core.store, core.guard.within
+        keys = [*entries, *self._roots, *[scope.tag + name for name in names]]
+        replies = await within(store.read(keys))
+        shared = replies[len(entries) :]
+        founds = [
+            found_in(core, scope, entry, names, [raw, *shared])
+            for entry, raw in zip(entries, replies, strict=False)
+        ]
+        lacking = list(dict.fromkeys([tag for found in founds for tag in found.lacking]))
+        if lacking:
+            versions = await within(store.read([scope.tag + tag for tag in lacking]))
+            present = dict(zip(lacking, versions, strict=True))
+            for entry, found in zip(entries, founds, strict=True):
+                if found.lacking and found.blob is not None:
+                    found.tags.update(present)
+                    found.live = found.blob.lives(found.roots, found.tags)
+                    core.remember_tags(entry, found.blob.tags)
+        aged = [at for at, found in enumerate(founds) if needs_age(found)]
+        if aged:
+            times = await within(store.remaining([entries[at] for at in aged]))
+            for at, left in zip(aged, times, strict=True):
+                founds[at].left = left
+        return founds
+
+    def _judged(self, key: str, entry: str, found: Found, type: Any) -> Any:
+        """The value found, or UNSET; counted and told."""
+        core = self._core
+        counts = core.tallies.of(key)
+        try:
+            value = _readable(core, entry, found, type)
+        except errors.UnreadableValueError as error:
+            core.unreadable(entry, error)
+            value = UNSET
+        if value is UNSET:
+            counts.misses += 1
+            if core.events.miss:
+                core.tell("miss", key)
+            return UNSET
+        counts.hits += 1
+        if is_stale(found):
+            counts.stales += 1
+            if core.events.stale:
+                core.tell("stale", key)
+        elif core.events.hit:
+            core.tell("hit", key)
+        return value
+
+    async def has(self, key: str) -> bool:
+        """Whether `get` would find a value. It is not decoded."""
+        entry = self._entry(key)
+        core = self._core
+        try:
+            core.guard.check()
+            found = await self._find(entry)
+        except Exception as error:
+            core.lost(error, key)
+            return False
+        return is_readable(found)
+
+    async def missing(self, key: str) -> bool:
+        """The opposite of `has`."""
+        return not await self.has(key)
+
+    async def _find(self, entry: str) -> Found:
+        """What lies there, with its age where that matters."""
+        return await self._aged(entry, await look(self._core, self._scope, entry, self._tags))
+
+    async def _made_of(self, entry: str, replies: Sequence[bytes | None]) -> Found:
+        """What replies to an entry and its roots say."""
+        found = found_in(self._core, self._scope, entry, (), replies)
+        if found.lacking:
+            found = await complete(self._core, self._scope, entry, found)
+        return await self._aged(entry, found)
+
+    async def _aged(self, entry: str, found: Found) -> Found:
+        if needs_age(found):
+            await age_of(self._core, entry, found)
+        return found
+
+    # -- writing ---------------------------------------------------------------------------------------------
+
+    async def put(
+        self, key: str, value: Any, ttl: TTL | Unset = UNSET, *, jitter: float = 0.0, type: Any = None
+    ) -> bool:
+        """Store a value.
+
+        Args:
+            key: 1 to 1024 bytes of UTF-8.
+            value: see `Codec` for what can be stored.
+            ttl: seconds, a timedelta, an aware datetime, or None for without end; the cache's own if not given.
+            jitter: fraction by which the ttl is shortened at random, at most.
+            type: what readers will name.
+
+        Returns:
+            True. False if the store failed and the fail-safe says "miss"; an `error` event tells why.
+
+        Raises:
+            InvalidKeyError, InvalidTTLError, SerializationError: an argument that cannot be used; nothing was written.
+            ConnectionError, TimeoutError: the store cannot be asked, and the fail-safe says "raise".
+        """
+        entry = self._entry(key)
+        core = self._core
+        ms = ttl_ms(core.ttl if ttl is UNSET else ttl, jitter)
+        return await self._write([(key, entry, core.codec.encode(value, entry, type))], [ms])
+
+    async def forever(self, key: str, value: Any) -> bool:
+        """Store a value without end. As `put`."""
+        return await self.put(key, value, None)
+
+    async def put_many(
+        self, values: Mapping[str, Any], ttl: TTL | Unset = UNSET, *, jitter: float = 0.0, type: Any = None
+    ) -> bool:
+        """Store several values in one round trip. As `put`; with a jitter each has a ttl of its own.
+
+        It is no transaction: if the store fails on the way, some may be written.
+        """
+        core = self._core
+        life = core.ttl if ttl is UNSET else ttl
+        times = [ttl_ms(life, jitter) for _ in values] if jitter else [ttl_ms(life)] * len(values)
+        items = []
+        for key, value in values.items():
+            entry = self._entry(key)
+            items.append((key, entry, core.codec.encode(value, entry, type)))
+        return await self._write(items, times) if items else True
+
+    async def _write(self, items: list[tuple[str, str, bytes]], times: list[int | None]) -> bool:
+        core = self._core
+        try:
+            if core.guard.open:
+                core.guard.check()
+            await self._write_through(items, times)
+        except Exception as error:
+            core.lost(error, items[0][0])
+            return False
+        for key, entry, _ in items:
+            if self._tags or entry in core.tags_of:
+                core.remember_tags(entry, self._tags)
+            core.wrote(key, tags=self._tags)
+        return True
+
+    async def _write_through(self, items: list[tuple[str, str, bytes]], times: list[int | None]) -> None:
+        """Write under the versions last seen while asking for the present ones; again if they are others."""
+        core = self._core
+        longest = None if None in times else max(ms for ms in times if ms is not None)
+        roots = core.guess(self._roots)
+        tags = core.guess(self._tag_keys)
+        if roots is None or tags is None or core.local:
+            roots, tags = await self._pinned(longest)
+            await core.guard.within(core.store.write(self._packed(items, times, roots, tags)))
+            if core.local:
+                return
+        else:
+            soon = None if core.tiered else core.roots_soon(self._scope)
+            writing = core.guard.within(core.store.write(self._packed(items, times, roots, tags)))
+            if self._tags:
+                await asyncio.gather(writing, core.pin(self._tag_keys, longest))
+            else:
+                await writing
+            # copies in this process are right once the write's reply is here, which came behind their announcements
+            reading = core.store.read(self._roots) if soon is None else soon.result()
+            present = await reading
+            core.note(self._roots, present)
+            if core.guess(self._roots) == roots and core.guess(self._tag_keys) == tags:
+                return
+            roots, tags = await self._pinned(longest)
+            await core.guard.within(core.store.write(self._packed(items, times, roots, tags)))
+
+    async def _pinned(self, longest: int | None) -> tuple[bytes, bytes]:
+        core = self._core
+        if not self._tags:
+            return b"".join(await core.pin(self._roots, None)), b""
+        roots, tags = await asyncio.gather(core.pin(self._roots, None), core.pin(self._tag_keys, longest))
+        return b"".join(roots), b"".join(tags)
+
+    def _packed(
+        self, items: list[tuple[str, str, bytes]], times: list[int | None], roots: bytes, tags: bytes
+    ) -> list[tuple[str, bytes, int | None]]:
+        versions = {tag: tags[8 * at : 8 * at + 8] for at, tag in enumerate(self._tags)}
+        return [
+            (entry, Blob(VALUE, new_id(), body, roots, versions).pack(), ms)
+            for (_, entry, body), ms in zip(items, times, strict=True)
+        ]
+
+    async def forget(self, key: str) -> bool:
+        """Remove a key. Who computes it now does not put it back.
+
+        Returns:
+            Whether there was something.
+
+        Raises:
+            ConnectionError, TimeoutError: the store could not be asked; the key may still be there. Always raised:
+                a lost invalidation is never silent.
+        """
+        return await self.forget_many((key,)) > 0
+
+    async def forget_many(self, keys: Iterable[str]) -> int:
+        """Remove several keys; how many were there. As `forget`."""
+        names = list(keys)
+        entries = self._entries(names)
+        if not entries:
+            return 0
+        core = self._core
+        try:
+            count = await core.store.forget(entries)
+        except Exception as error:
+            core.lost(error, names[0], quiet=True)
+            raise
+        for key in names:
+            core.tallies.of(key).forgets += 1
+            if core.events.forget:
+                core.tell("forget", key)
+        return count
+
+
+def is_readable(found: Found) -> bool:
+    """Whether a plain read may give it out."""
+    blob = found.blob
+    if blob is None or not found.live or blob.kind in (PENDING, NEGATIVE):
+        return False
+    return not is_stale(found) or bool(blob.flags & SERVE_STALE)
+
+
+def _readable(core: Core, entry: str, found: Found, type: Any) -> Any:
+    """Its value, UNSET if a plain read must not give it out."""
+    if not is_readable(found) or found.blob is None:
+        return UNSET
+    return core.decode(found.blob, entry, type)

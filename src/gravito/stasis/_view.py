@@ -1,0 +1,47 @@
+"""What every view of a cache has: the shared core, the names of its keys, and the tags that it names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gravito.stasis._names import check_key
+
+if TYPE_CHECKING:
+    from gravito.stasis._core import Core
+    from gravito.stasis._policy import Policy
+    from gravito.stasis._reads import Scope
+
+__all__ = ["View"]
+
+_QUICK = 200  # characters of a key that cannot be too long, however it is encoded
+
+
+class View:
+    """A cache as one namespace and one choice of tags see it."""
+
+    _core: Core  # made at the first use, by `__getattr__`
+    _scope: Scope
+    _roots: tuple[str, ...]  # the scope's; here, for the hot path
+    _prefix: str  # the scope's prefix of entries
+    _tags: tuple[str, ...]  # those that this view names
+    _tag_keys: tuple[str, ...]  # keys of their versions
+    _policies: dict[Any, Policy]  # by ttl and type: what calls without further options have in common
+
+    def _see(self, scope: Scope, tags: tuple[str, ...]) -> None:
+        self._scope, self._tags = scope, tags
+        self._roots, self._prefix = scope.roots, scope.entry
+        self._tag_keys = tuple([scope.tag + tag for tag in tags])
+        self._policies = {}
+
+    def _entry(self, key: str) -> str:
+        """The entry's key on the server.
+
+        Raises:
+            InvalidKeyError: the key cannot be used.
+        """
+        if key.__class__ is not str or not 0 < len(key) < _QUICK:
+            check_key(key)
+        return self._prefix + key
+
+    def _entries(self, keys: Any) -> list[str]:
+        return [self._entry(key) for key in keys]
