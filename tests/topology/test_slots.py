@@ -190,3 +190,25 @@ def test_a_thousand_nodes_cost_little() -> None:
     slots = SlotMap((at * 16, at * 16 + 15, shard) for at, shard in enumerate(shards))
     assert slots._owners.itemsize * SLOTS == 32_768
     assert sys.getsizeof(slots._shards) + sys.getsizeof(slots._index) < 100_000
+
+
+def test_a_table_of_what_becomes_of_each_shard() -> None:
+    asked: list[Shard] = []
+
+    def choose(shard: Shard) -> int:
+        asked.append(shard)
+        return shard.primary.port
+
+    slots = SlotMap([(0, 9, ONE), (10, 19, TWO), (20, 29, ONE)])
+    table = slots.table(choose, None)
+    assert table == [1] * 10 + [2] * 10 + [1] * 10 + [None] * (SLOTS - 30)
+    assert asked == [ONE, TWO]
+
+
+def test_the_shards_are_those_after_a_move() -> None:
+    slots = SlotMap([(0, 0, ONE), (1, 1, TWO)])
+    assert slots.primaries == [A, B]
+    slots.move(1, A)
+    assert slots.primaries == [A]
+    slots.move(0, C)
+    assert slots.primaries == [C, A]

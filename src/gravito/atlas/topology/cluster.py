@@ -366,9 +366,7 @@ class Cluster(Standalone):
 
     def _fill(self, table: list[ClusterNode | Lobby], choose: Callable[[Any], ClusterNode]) -> None:
         """Lay a map over a table in place: whoever holds the table sees the change."""
-        table[:] = [self.lobby] * SLOTS
-        for first, last, shard in self.map.ranges():
-            table[first : last + 1] = [choose(shard)] * (last - first + 1)
+        table[:] = self.map.table(choose, self.lobby)
 
     def _primary(self, shard: Any) -> ClusterNode:
         return self.node_at(shard.primary)

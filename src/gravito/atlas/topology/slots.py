@@ -67,12 +67,13 @@ class SlotMap:
         ValueError: a slot below 0 or above 16383.
     """
 
-    __slots__ = ("_index", "_owners", "_shards")
+    __slots__ = ("_index", "_owners", "_served", "_shards")
 
     def __init__(self, ranges: Iterable[tuple[int, int, Shard]] = ()) -> None:
         self._owners = array("H", [_NOBODY]) * SLOTS
         self._shards: list[Shard] = []
         self._index: dict[Shard, int] = {}  # each shard once, however many ranges it has
+        self._served: list[int] | None = None  # numbers of the shards with slots; None: to be looked up
         for first, last, shard in ranges:
             if not 0 <= first <= last < SLOTS:
                 raise ValueError(f"slots {first} to {last}: allowed are 0 to {SLOTS - 1}")
@@ -111,8 +112,17 @@ class SlotMap:
         See https://redis.io/commands/cluster-slots
         """
         ranges = []
+        seen: dict[Any, Node] = {}  # a node is listed with each of its ranges
+
+        def node_of(entry: Sequence[Any]) -> Node:
+            key = tuple(entry[:3])
+            node = seen.get(key)
+            if node is None or node.id == "":
+                node = seen[key] = reached(_listed(entry, host))
+            return node
+
         for first, last, *nodes in reply:
-            known = [reached(_listed(node, host)) for node in nodes]
+            known = [node_of(node) for node in nodes]
             if known:
                 ranges.append((int(first), int(last), Shard(known[0], tuple(known[1:]))))
         return cls(ranges)
@@ -162,7 +172,12 @@ class SlotMap:
     @property
     def shards(self) -> list[Shard]:
         """The shards that serve at least one slot, by their first slot."""
-        return [self._shards[number] for number in dict.fromkeys(self._owners) if number != _NOBODY]
+        return [self._shards[number] for number in self._numbers()]
+
+    def _numbers(self) -> list[int]:
+        if self._served is None:
+            self._served = [number for number in dict.fromkeys(self._owners) if number != _NOBODY]
+        return self._served
 
     @property
     def primaries(self) -> list[Node]:
@@ -190,10 +205,17 @@ class SlotMap:
                 yield first, slot - 1, self._shards[self._owners[first]]
             first = slot
 
+    def table(self, choose: Callable[[Shard], Any], nobody: Any) -> list[Any]:
+        """For each slot what `choose` makes of its shard, asked once per shard; `nobody` where there is none."""
+        chosen = {number: choose(self._shards[number]) for number in self._numbers()}
+        chosen[_NOBODY] = nobody
+        return [chosen[number] for number in self._owners]
+
     # -- changing --------------------------------------------------------------------------------------------
 
     def move(self, slot: int, primary: Node) -> None:
         """Note what MOVED says: `primary` serves the slot now. Its replicas are kept if it is known."""
+        self._served = None
         for shard in self._shards:
             if (shard.primary.host, shard.primary.port) == (primary.host, primary.port):
                 self._owners[slot] = self._index[shard]
@@ -225,9 +247,8 @@ class SlotMap:
 def _listed(entry: Sequence[Any], host: str) -> Node:
     """A node of CLUSTER SLOTS. "?" stands for a host name that was never set; its address is in the fourth field."""
     name = _text(entry[0])
-    more = _fields(entry[3]) if len(entry) > 3 else {}
     if name == "?":
-        name = _text(more.get("ip"))
+        name = _text(_fields(entry[3]).get("ip")) if len(entry) > 3 else ""
     return _node(name, entry[1], entry[2] if len(entry) > 2 else "", host)
 
 
