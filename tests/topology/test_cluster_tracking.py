@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from tests.faults.proxy import Proxy
 from tests.waiting import until
 
 from gravito import errors
@@ -235,6 +237,37 @@ class TestLinks:
                 stopped.resume()
             assert await call == "k1"
             await in_thread(cluster.wait)
+
+    async def test_a_link_that_died_unseen(self, cluster: LocalCluster) -> None:
+        """Half-open: what one node announces is lost. Nothing of it is given out that is older than the heartbeat."""
+        options: dict[str, Any] = {"timeouts": Timeouts(command=0.2), "retry": Retry(attempts=0)}
+        with ExitStack() as stack:
+            proxies = {node.address: stack.enter_context(Proxy(node.port)) for node in cluster.nodes}
+            mapped = {address: f"127.0.0.1:{proxy.port}" for address, proxy in proxies.items()}
+            client = Client.from_url(cluster.url, address_map=mapped, **options)
+            async with client:
+                await client.flushall()
+                tracked = client.tracked(heartbeat=HEARTBEAT)
+                await client.mset(dict.fromkeys(KEYS, "old"))
+                assert await tracked.mget(KEYS) == ["old"] * 30
+                owner = await in_thread(owner_of, cluster, "k1")
+                proxy, loop = proxies[owner.address], asyncio.get_running_loop()
+                proxy.swallow = {"down"}
+                await in_thread(owner.ask, "SET", "k1", "new")
+                written, last = loop.time(), 0.0
+                while loop.time() < written + 3 * HEARTBEAT:
+                    with contextlib.suppress(errors.GravitoError):
+                        if await tracked.get("k1") == "old":
+                            last = loop.time() - written
+                    await asyncio.sleep(0.01)
+                assert 0 < last <= HEARTBEAT
+                proxy.heal()
+                proxy.reset()
+                async with asyncio.timeout(10):
+                    while True:
+                        with contextlib.suppress(errors.GravitoError):
+                            assert await tracked.get("k1") == "new"
+                            break
 
 
 class TestMoving:
