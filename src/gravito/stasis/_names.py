@@ -102,9 +102,9 @@ class Template:
     """A key, tag or name with fields: `user:{user_id}` or `team:{user.team_id}`.
 
     A field is an argument's name, with attributes behind it if need be. Values are text, numbers, bool, None,
-    bytes, UUID, Decimal, dates and times, Enum members (by name), and lists, tuples and sets of these. 1 and "1"
-    make the same key, for so they do in a URL; None, True and False are `%none`, `%true` and `%false`, which no
-    text makes. Double braces are plain braces.
+    bytes (in hex), UUID, Decimal, dates and times, Enum members (by name, or by value where they are text or
+    numbers), and lists, tuples and sets of these. 1 and "1" make the same key, as they do in a URL; None, True
+    and False are `%none`, `%true` and `%false`, which no text makes. Double braces are plain braces.
 
     Args:
         text: the template.
@@ -118,6 +118,9 @@ class Template:
         check_key(text)
         self.text = text
         self._literals, self._fields = _parsed(text)
+        self.names = frozenset(
+            field.name for field in self._fields
+        )  # the arguments that are needed: {"user"}
         self._escaped = _escapes(self._literals)
         # Ints are the usual values, and cannot hold what is escaped unless a separator says so.
         self._ints_are_safe = not self._escaped.search("0123456789-")
@@ -130,11 +133,6 @@ class Template:
         """What is filled in, in order: `("user.id",)`."""
         return tuple(field.path for field in self._fields)
 
-    @property
-    def names(self) -> frozenset[str]:
-        """The arguments that are needed: `{"user"}`."""
-        return frozenset(field.name for field in self._fields)
-
     def render(self, values: Mapping[str, Any]) -> str:
         """The name, with `values` by argument. What the template does not use is not looked at.
 
@@ -142,13 +140,11 @@ class Template:
             InvalidKeyError: a value is missing, or has no text that tells it from others, or the result is too
                 long for a key.
         """
-        try:
-            return self._filled([values[field.name] for field in self._fields])
-        except KeyError as error:
-            given = ", ".join(values) or "nothing"
-            raise errors.InvalidKeyError(
-                f"template {self.text!r} needs {error.args[0]!r}, and got {given}"
-            ) from None
+        for name in self.names:
+            if name not in values:
+                given = ", ".join(values) or "nothing"
+                raise errors.InvalidKeyError(f"template {self.text!r} needs {name!r}, and got {given}")
+        return self._filled([values[field.name] for field in self._fields])
 
     def unused(self, function: Callable[..., Any]) -> tuple[str, ...]:
         """The parameters of `function` that do not tell its entries apart, in order: not in the template.
@@ -176,14 +172,14 @@ class Template:
         """
         self.unused(function)
         signature = inspect.signature(function)
-        positions = _positions(signature)
-        needed = [positions.get(field.name, 0) for field in self._fields] if positions else []
-        most, least = len(positions), _required(signature)
+        order = _order(signature)
+        needed = [order.index(field.name) for field in self._fields] if order is not None else []
+        count = -1 if order is None else len(order)
         filled = self._filled
 
         def bound(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
             # all given by position, as most calls are: nothing to bind
-            if least <= len(args) == most and not kwargs:
+            if len(args) == count and not kwargs:
                 return filled([args[place] for place in needed])
             call = signature.bind(*args, **kwargs)
             call.apply_defaults()
@@ -217,7 +213,10 @@ class Template:
             return constant
         if isinstance(value, list | tuple | set | frozenset):
             items = [self._text(field, item) for item in value]
-            return f"[{','.join(sorted(items) if isinstance(value, set | frozenset) else items)}]"
+            if isinstance(value, set | frozenset):
+                items.sort()
+            # a comma behind each, so that no item and an empty one differ
+            return f"[{''.join(f'{item},' for item in items)}]"
         text = _plain_text(value)
         if text is None:
             raise errors.InvalidKeyError(
@@ -229,20 +228,21 @@ class Template:
 
 _VARIADIC: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _CONSTANTS: Final = {None: "%none", True: "%true", False: "%false"}
-_ATTRIBUTES: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*\Z")
 
 
 def _plain_text(value: Any) -> str | None:
     """Text that tells a value from others of its kind; None where there is none."""
-    if isinstance(value, Enum):
+    if isinstance(value, Enum) and not isinstance(value, str | int):
         return value.name or str(value.value)
     if isinstance(value, str):
         return str.__str__(value)
+    if isinstance(value, int):
+        return int.__repr__(value)
     if isinstance(value, datetime | date | time):
         return value.isoformat()
     if isinstance(value, bytes):
         return value.hex()
-    return str(value) if isinstance(value, int | float | Decimal | UUID | timedelta) else None
+    return str(value) if isinstance(value, float | Decimal | UUID | timedelta) else None
 
 
 def _percent(match: re.Match[str]) -> str:
@@ -251,7 +251,8 @@ def _percent(match: re.Match[str]) -> str:
 
 def _parsed(text: str) -> tuple[list[str], list[_Field]]:
     """Literals and fields in turn: one literal before, between and after the fields."""
-    literals, fields = [""], []
+    literals = [""]
+    fields: list[_Field] = []
     try:
         parts = list(Formatter().parse(text))
     except ValueError as error:
@@ -260,19 +261,25 @@ def _parsed(text: str) -> tuple[list[str], list[_Field]]:
         literals[-1] += literal
         if path is None:
             continue
-        if spec or conversion or not _ATTRIBUTES.match(path):
+        if spec or conversion or not all(map(str.isidentifier, path.split("."))):
             raise errors.InvalidKeyError(
                 f"template {text!r}: {{{path}}} is not the name of an argument, or of an attribute like "
                 "{user.id}; indexes, conversions and formats are not taken"
             )
-        if fields and not literals[-1]:
+        if fields and not _separates(literals[-1]):
             raise errors.InvalidKeyError(
-                f"template {text!r}: nothing between {{{fields[-1].path}}} and {{{path}}}: put ':' there"
+                f"template {text!r}: nothing tells where {{{fields[-1].path}}} ends and {{{path}}} begins: "
+                "put ':' behind the first"
             )
         name, _, attributes = path.partition(".")
         fields.append(_Field(path, name, attrgetter(attributes) if attributes else None))
         literals.append("")
     return literals, fields
+
+
+def _separates(literal: str) -> bool:
+    """Whether a literal can end a field: with a character that escaped text can do without."""
+    return bool(literal) and not literal[0].isalnum() and literal[0] not in "%[]"
 
 
 def _escapes(literals: list[str]) -> re.Pattern[str]:
@@ -281,12 +288,12 @@ def _escapes(literals: list[str]) -> re.Pattern[str]:
     return re.compile(rf"[%:{{}}\[\],\x00-\x1f\x7f-\x9f\ud800-\udfff{re.escape(ends)}]")
 
 
-def _positions(signature: inspect.Signature) -> dict[str, int]:
-    """Where each parameter stands in a call by position; empty if calls must be bound to tell."""
+def _order(signature: inspect.Signature) -> list[str] | None:
+    """The parameters, if a call can give each by position; else None."""
     parameters = signature.parameters.values()
     if any(each.kind in _VARIADIC or each.kind is inspect.Parameter.KEYWORD_ONLY for each in parameters):
-        return {}
-    return {each.name: place for place, each in enumerate(parameters)}
+        return None
+    return [each.name for each in parameters]
 
 
 def _called(function: Callable[..., Any]) -> str:

@@ -68,7 +68,8 @@ def _inexact_ms(ttl: float | timedelta | datetime, now: datetime | None) -> int:
             )
         ttl = ttl - (datetime.now(UTC) if now is None else now)
     if isinstance(ttl, timedelta):
-        return -(-ttl // _MS)
+        whole, rest = divmod(ttl, _MS)
+        return whole + bool(rest)
     if not math.isfinite(ttl):
         return MAX_MS + 1 if ttl > 0 else 0
     return math.ceil(ttl * 1000)
