@@ -1,28 +1,48 @@
 """The broker: every move that a job makes in its queue, each one script on the server.
 
 Delivery: an accepted push is one job for its id; a claimed job is leased, and a lease that nobody renews ends, so a
-job runs at least once; a completion is accepted only from the latest claim (`fence`), so at most one is.
+job runs at least once; a completion is accepted only from the latest claim (`fence`), so at most one is. How durable
+an accepted push is, is the server's matter: its append-only file, its replicas.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Awaitable, Iterable, Sequence
-from typing import Any, Final
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Any, Final, Literal
+
+import msgspec
 
 from gravito import errors
 from gravito.atlas.client import Client
 from gravito.horizon._counters import fields
+from gravito.horizon._endings import Endings
 from gravito.horizon._keys import Keys
-from gravito.horizon._messages import Claimed, Done, Envelope, Kept, Pushed, Step
-from gravito.horizon._pack import check, completions
+from gravito.horizon._messages import Claimed, Done, Envelope, Kept, Look, Pushed, Sizes, Step
+from gravito.horizon._pack import FIRST, check, completions
 from gravito.horizon._pusher import Pusher
+from gravito.horizon._relay import Note, Relay
 from gravito.horizon._scripts import Caller
+from gravito.horizon._turns import Together
 
-__all__ = ["Broker"]
+__all__ = ["Broker", "Retention"]
 
 _CRASHES: Final = 3  # claims whose worker went silent, until the job is given up
+_PRUNE_EVERY: Final = 10  # of a worker's calls of `keep`
+_AT_ONCE: Final = 1000  # jobs that one call of `purge`, `retry` or `cancel` moves
+_MINUTE: Final = 60_000  # ms
+
+Part = Literal["ready", "delayed", "parked", "done", "dead"]
+
+
+class Retention(msgspec.Struct, frozen=True):
+    """How long ended jobs are kept; whichever bound is reached first."""
+
+    done: int = 10_000  # results
+    done_ms: int = 3_600_000
+    dead: int = 100_000
+    dead_ms: int = 30 * 86_400_000
 
 
 class Broker:
@@ -33,8 +53,12 @@ class Broker:
         queue: the queue's name.
         prefix: what all keys of queues begin with.
         lease_ms: how long a claimed job is a worker's own without being renewed.
-        keep_done: ended jobs whose records are kept, at most.
+        retention: how long ended jobs are kept.
         patience: seconds for which a call is repeated while the server is away.
+        allow_eviction: use a server that may evict jobs when its memory is full.
+
+    Raises:
+        ConfigurationError: the queue's name. From the first call: the server evicts keys.
     """
 
     def __init__(
@@ -44,25 +68,31 @@ class Broker:
         *,
         prefix: str = "horizon",
         lease_ms: int = 10_000,
-        keep_done: int = 10_000,
+        retention: Retention | None = None,
         patience: float = 30.0,
+        allow_eviction: bool = False,
     ) -> None:
         self.queue = queue
-        self.keys = Keys(queue, prefix, client.settings.key_prefix)
         self.client = client
+        self.keys = Keys(queue, prefix, client.settings.key_prefix)
         self.lease_ms = lease_ms
-        self._keep_done = keep_done
-        self._caller = Caller(client, self.keys, patience)
+        self.retention = retention or Retention()
+        self._prefix = prefix
+        self._patience = patience
+        self._caller = Caller(client, self.keys, patience, None if allow_eviction else queue)
         self._pusher = Pusher(self._caller)
+        self._endings = Endings(client, self.keys, self._caller)
+        self._relay = Relay(queue, self._caller, self._other)
+        self._looks = Together(self._look_at)
         self._serials: dict[str, int] = {}  # of each worker's steps
-        self._offset = time.time() * 1000 - time.monotonic() * 1000  # server's ms less our monotonic ones
+        self._kept: dict[str, int] = {}  # how often each worker called `keep`
 
     def __repr__(self) -> str:
         return f"<Broker {self.queue} at {self.client.settings.address}>"
 
     def now_ms(self) -> int:
-        """The server's clock as its last answer told it."""
-        return int(self._offset + time.monotonic() * 1000)
+        """The server's clock as its last answer told it; this machine's before the first."""
+        return self._caller.now_ms()
 
     # -- producers -------------------------------------------------------------------------------------------
 
@@ -77,7 +107,13 @@ class Broker:
 
     async def push_many(self, jobs: Iterable[Envelope]) -> list[Pushed]:
         """Push many jobs, some hundred in a call; answers in their order."""
-        return await asyncio.gather(*[self.push(job) for job in jobs])
+        return [pushed async for part in self.pushing(jobs) for pushed in part]
+
+    async def pushing(self, jobs: Iterable[Envelope], *, at_once: int = 5000) -> AsyncIterator[list[Pushed]]:
+        """As `push_many`, with the answers in parts: to show progress, and for more jobs than memory holds."""
+        line = iter(jobs)
+        while part := list(islice(line, at_once)):
+            yield await asyncio.gather(*[self.push(job) for job in part])
 
     # -- workers ---------------------------------------------------------------------------------------------
 
@@ -85,67 +121,235 @@ class Broker:
         """Hand in ended jobs and claim further ones, in one call. One step of a worker at a time.
 
         Args:
-            worker: the worker's id; no `;`, no space.
+            worker: the worker's id, another one for each start of it; no `;`, no space.
             done: completions, at most some hundred.
             want: jobs to claim at most.
+
+        Raises:
+            GravitoError: the server could not be reached in time, or refused. Whether the completions were accepted
+                is then unknown; the leases tell.
         """
+        await self._caller.ready()
         serial = self._serials[worker] = self._serials.get(worker, 0) + 1
         blobs: list[bytes] = []
         ended = completions(done, fields, self.queue, blobs) if done else None
-        args = (worker, serial, self.lease_ms, want, self._keep_done, ended)
-        minute = self.now_ms() // 60_000
-        reply = await self._caller.run("step", args, self.keys.minute(minute), blobs=blobs)
+        args = (worker, serial, self.lease_ms, want, self.retention.done, ended)
+        minute = self.keys.minute(self.now_ms() // _MINUTE)
+        reply = await self._caller.run("step", args, minute, blobs=blobs)
         if len(reply) < 2:
             raise errors.HorizonError(f"worker {worker}: a later step came first; is its id used twice?")
-        now, due, fence, ids, bodies, odd, refused, _outbox = reply
-        self._told(now)
-        return Step(
-            now, None if due < 0 else due, _claimed(fence, ids, bodies, odd), refused.decode().split()
-        )
+        now, due, fence, ids, bodies, odd, refused, outbox = reply
+        if outbox:
+            self._relay.start()
+        claimed = _claimed(fence, ids, bodies, odd) if bodies else []
+        return Step(now, None if due < 0 else due, claimed, refused.decode().split())
 
     async def keep(self, worker: str, running: Sequence[Claimed]) -> Kept:
-        """Renew the leases of running jobs and do the queue's housekeeping; about once a second."""
+        """Renew the leases of running jobs and do the queue's housekeeping; about once a second, busy or idle.
+
+        Args:
+            worker: the worker's id.
+            running: all jobs that it has, also those that it has not begun.
+        """
+        turn = self._kept[worker] = self._kept.get(worker, -1) + 1
+        rest = self.retention
+        prune = (rest.done_ms, rest.dead_ms, rest.dead) if turn % _PRUNE_EVERY == 0 else None
         ids, fences = [job.id for job in running], [job.fence for job in running]
-        args = (worker, self.lease_ms, ids, fences, _CRASHES, False)
+        args = (worker, self.lease_ms, ids, fences, _CRASHES, prune)
         now, due, lost, cancel, outbox = await self._caller.run("keep", args)
-        self._told(now)
+        if outbox:
+            self._relay.start()
+        if prune is not None:
+            await self._roll()
         return Kept(now, None if due < 0 else due, _texts(lost), _texts(cancel), outbox)
 
     async def wait(self, timeout: float) -> bool:
         """Wait for something to claim; True if there may be. https://redis.io/commands/blpop
 
         Args:
-            timeout: seconds.
+            timeout: seconds. Whoever cancels the wait may take a token with it; housekeeping puts another.
         """
         return await self.client.blpop([self.keys.wake], timeout) is not None
 
-    async def aclose(self) -> None:
-        """Wait for the pushes on their way."""
-        await self._pusher.drain()
+    async def leave(self, worker: str) -> None:
+        """A worker ends: nothing of its own stays on the server. Jobs that it has not released come back later."""
+        self._serials.pop(worker, None)
+        self._kept.pop(worker, None)
+        await self._caller.run("leave", ([worker], []))
 
-    def _told(self, now: int) -> None:
-        self._offset = now - time.monotonic() * 1000
+    def on_note(self, take: Note) -> None:
+        """Who takes the notes that completions leave in the outbox."""
+        self._relay.on_note = take
+
+    async def relay(self) -> int:
+        """Carry the outbox on now; how many entries arrived. Steps and housekeeping see to it by themselves."""
+        return await self._relay.carry()
+
+    # -- jobs ------------------------------------------------------------------------------------------------
+
+    def look(self, job_id: str) -> Awaitable[Look]:
+        """Where a job is; all looks of a loop turn travel together."""
+        return self._looks.ask(job_id)
+
+    async def result(self, job_id: str, timeout: float | None = None) -> Look:
+        """Wait until a job has ended, and look at it. Its state is unknown if nothing of it is kept.
+
+        Args:
+            timeout: seconds; None for as long as it takes.
+
+        Raises:
+            ResultTimeoutError: it has not ended in time.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                state = await self._endings.wait(job_id)
+                look = await self.look(job_id)
+        except TimeoutError as error:
+            if isinstance(error, errors.TimeoutError):
+                raise
+            late = errors.ResultTimeoutError(f"job {job_id} has not ended within {timeout:g} s")
+            late.job_id = job_id
+            raise late from None
+        if look.state == "unknown" and state in ("ok", "cancelled"):
+            return Look(job_id, "ok" if state == "ok" else "cancelled")
+        return look
+
+    async def cancel(self, ids: Iterable[str], records: Mapping[str, bytes] | None = None) -> dict[str, str]:
+        """Cancel jobs.
+
+        Args:
+            ids: of jobs.
+            records: what to keep as the result of those that end by this, by id.
+
+        Returns:
+            By id: cancelled; running, which was asked to end; dead, ended or unknown, which stay as they are.
+        """
+        states: dict[str, str] = {}
+        line = iter(ids)
+        while part := list(islice(line, _AT_ONCE)):
+            blobs = [(records or {})[job_id] for job_id in part if job_id in (records or {})]
+            places = iter(range(FIRST, FIRST + len(blobs)))
+            indexes = [next(places) if job_id in (records or {}) else 0 for job_id in part]
+            _, answers = await self._caller.run("cancel", (part, indexes, self.retention.done), blobs=blobs)
+            states.update(zip(part, _texts(answers), strict=True))
+        return states
+
+    async def retry(self, ids: Iterable[str] | None = None) -> tuple[list[str], list[str]]:
+        """Bring dead jobs back to their lines, all of them without `ids`.
+
+        Returns:
+            Ids of the jobs that are back, and of those that stay because another job has their unique key.
+        """
+        back: list[str] = []
+        held: list[str] = []
+        line = None if ids is None else iter(ids)
+        while (part := None if line is None else list(islice(line, _AT_ONCE))) is None or part:
+            _, some, others, _left = await self._caller.run("retry", (part, _AT_ONCE))
+            back += _texts(some)
+            held += _texts(others)
+            if part is None and not some:
+                break
+        return back, held
+
+    async def discard(self, ids: Iterable[str]) -> list[str]:
+        """Forget jobs that are dead or have ended; the ids of those."""
+        line, gone = iter(ids), []
+        while part := list(islice(line, _AT_ONCE)):
+            gone += _texts((await self._caller.run("discard", (part,)))[1])
+        return gone
+
+    # -- the queue -------------------------------------------------------------------------------------------
+
+    async def purging(self, part: Part) -> AsyncIterator[tuple[int, int]]:
+        """Forget all jobs of a part of the queue, some at a time; running jobs stay.
+
+        Returns:
+            After each call, how many were forgotten by it and how many are left.
+        """
+        while True:
+            _, count, left = await self._caller.run("purge", (part, _AT_ONCE))
+            yield count, left
+            if not count or not left:
+                return
+
+    async def purge(self, part: Part) -> int:
+        """As `purging`, to the end; how many jobs were forgotten."""
+        return sum([count async for count, _ in self.purging(part)])
+
+    async def pause(self) -> None:
+        """No worker claims jobs of this queue until `resume`; running ones go on."""
+        await self._caller.run("conf", ("paused", "1"))
+
+    async def resume(self) -> None:
+        """Let workers claim again."""
+        await self._caller.run("conf", ("paused", False))
+
+    async def sizes(self) -> Sizes:
+        """How many jobs are where."""
+        _, ready, fair, delayed, running, parked, done, dead, outbox, paused, flat = await self._caller.run(
+            "sizes", ()
+        )
+        totals = {name.decode(): int(count) for name, count in zip(flat[::2], flat[1::2], strict=True)}
+        return Sizes(tuple(ready), fair, delayed, running, parked, done, dead, outbox, paused == b"1", totals)
+
+    async def aclose(self) -> None:
+        """Wait for the pushes on their way, and leave nothing of this producer on the server."""
+        await self._pusher.drain()
+        await self._relay.drain()
+        await self._endings.aclose()
+        if clients := self._pusher.clients():
+            await self._caller.run("leave", ([], clients))
+
+    # -- parts -----------------------------------------------------------------------------------------------
+
+    def _other(self, queue: str) -> Caller:
+        return Caller(self.client, Keys(queue, self._prefix, self.client.settings.key_prefix), self._patience)
+
+    async def _look_at(self, ids: list[str]) -> list[Look]:
+        _, found = await self._caller.run("look", (ids,))
+        return [_look(job_id, *parts) for job_id, parts in zip(ids, found, strict=True)]
+
+    async def _roll(self) -> None:
+        """Add minutes that are over to their hours; a few, so that a queue that was left alone catches up."""
+        last = self.now_ms() // _MINUTE - 180  # older minutes have expired
+        for _ in range(30):
+            minute = last + 1
+            _, rolled = await self._caller.run(
+                "roll", (minute,), self.keys.minute(minute), self.keys.hour(minute // 60)
+            )
+            if rolled < minute:
+                return
+            last = rolled
 
 
 def _claimed(fence: int, ids: bytes, bodies: list[bytes | None], odd: list[int]) -> list[Claimed]:
-    if not bodies:
-        return []
     names = ids.decode().split(" ")
-    if not odd:
-        return [
-            Claimed(name, fence, 1, 0, body)
-            for name, body in zip(names, bodies, strict=True)
-            if body is not None
-        ]
-    tries = {
-        at: (attempts, crashes) for at, attempts, crashes in zip(odd[::3], odd[1::3], odd[2::3], strict=True)
-    }
+    pairs = zip(names, bodies, strict=True)
+    if not odd:  # a body that is gone was cancelled before this answer was repeated
+        return [Claimed(name, fence, 1, 0, body) for name, body in pairs if body is not None]
+    tries = {at: (failed, crashes) for at, failed, crashes in zip(*[iter(odd)] * 3, strict=True)}
     claimed = []
-    for at, (name, body) in enumerate(zip(names, bodies, strict=True)):
-        attempts, crashes = tries.get(at, (0, 0))
+    for at, (name, body) in enumerate(pairs):
+        failed, crashes = tries.get(at, (0, 0))
         if body is not None:
-            claimed.append(Claimed(name, fence, attempts + 1, crashes, body))
+            claimed.append(Claimed(name, fence, failed + 1, crashes, body))
     return claimed
+
+
+def _look(job_id: str, state: bytes, body: bytes, record: bytes, tries: bytes, *rest: bytes) -> Look:
+    ended = state in (b"ok", b"cancelled", b"unknown")
+    failed, crashes = tries.split(b":")[:2] if tries else (0, 0)
+    due, worker = rest
+    return Look(
+        job_id,
+        state.decode(),  # type: ignore[arg-type]  # the script names the states that the type has
+        None if ended else body,
+        record or None,
+        int(failed),
+        int(crashes),
+        int(float(due)) if due else None,
+        worker.decode() or None,
+    )
 
 
 def _texts(values: Iterable[Any]) -> list[str]:

@@ -116,6 +116,7 @@ class Sizes(msgspec.Struct, frozen=True):
     parked: int
     done: int
     dead: int
+    outbox: int  # entries on their way to other queues
     paused: bool
     totals: dict[
         str, int

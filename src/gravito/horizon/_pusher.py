@@ -37,7 +37,8 @@ class Pusher:
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
         self._line: deque[Waiting] = deque()
-        self._idle = [_Lane() for _ in range(_LANES)]
+        self._lanes = [_Lane() for _ in range(_LANES)]
+        self._idle = list(self._lanes)
         self._tasks: set[asyncio.Task[None]] = set()
         self._scheduled = False
 
@@ -50,6 +51,10 @@ class Pusher:
             self._scheduled = True
             loop.call_soon(self._flush)
         return future
+
+    def clients(self) -> list[str]:
+        """The names under which the server knows the lanes that were used."""
+        return [lane.client for lane in self._lanes if lane.serial]
 
     async def drain(self) -> None:
         """Wait until everything that was taken is answered."""

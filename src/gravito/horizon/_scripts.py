@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import time
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -68,12 +69,43 @@ class Caller:
         client: the connection.
         keys: the queue's.
         patience: seconds for which a call is repeated while the server is away.
+        guarded: name of the queue that must not be on a server that evicts keys; None for any server.
     """
 
-    def __init__(self, client: Client, keys: Keys, patience: float) -> None:
+    def __init__(self, client: Client, keys: Keys, patience: float, guarded: str | None = None) -> None:
         self._client = client.with_options(decode_responses=False)
         self._keys = keys
         self._patience = patience
+        self._guarded = guarded
+        self._offset: float | None = None  # server's ms less our monotonic ones; None before its first answer
+
+    def now_ms(self) -> int:
+        """The server's clock as its last answer told it; this machine's before the first."""
+        if self._offset is None:
+            return int(time.time() * 1000)
+        return int(self._offset + time.monotonic() * 1000)
+
+    async def ready(self) -> None:
+        """Learn the server's time, and that it will not evict jobs; once.
+
+        Raises:
+            ConfigurationError: it may.
+        """
+        if self._offset is not None:
+            return
+        now, policy, limit = await self._send("open", (), (), (), self._patience)
+        if self._guarded is not None and policy.startswith(b"allkeys") and limit != b"0":
+            raise errors.ConfigurationError(
+                f"queue {self._guarded}: the server evicts keys when its memory is full (maxmemory-policy "
+                f"{policy.decode()}), so jobs could vanish. Set maxmemory-policy to noeviction, or pass allow_eviction=True",
+                field="maxmemory-policy",
+                value=policy.decode(),
+                allowed="noeviction, or a volatile- policy",
+            )
+        self._told(now)
+
+    def _told(self, now: int) -> None:
+        self._offset = now - time.monotonic() * 1000
 
     async def run(
         self, name: str, args: Any, *more: str, blobs: Sequence[bytes] = (), patience: float | None = None
@@ -90,32 +122,38 @@ class Caller:
         Raises:
             GravitoError: what the server said, or why it could not be reached in time.
         """
+        if self._offset is None:
+            await self.ready()
+        reply = await self._send(name, args, more, blobs, self._patience if patience is None else patience)
+        self._told(reply[0])
+        return reply
+
+    async def _send(
+        self, name: str, args: Any, more: Sequence[str], blobs: Sequence[bytes], patience: float
+    ) -> Any:
         script = source(name)
-        keys = self._keys.all + more
+        keys = self._keys.all + tuple(more)
         tail = (len(keys), *keys, _encode(args), self._keys.channels, *blobs)
         call: tuple[Any, ...] = ("EVALSHA", script.sha, *tail)
         loop = asyncio.get_running_loop()
-        end = loop.time() + (self._patience if patience is None else patience)
+        end = loop.time() + patience
         attempt = 0
         while True:
             try:
                 return await self._client.execute_command(*call)
             except errors.NoScriptError:
                 call = ("EVAL", script.text, *tail)  # it makes the script known as well
-            except errors.ResponseError as error:
-                if not isinstance(error, _PASSING) or loop.time() >= end:
-                    _name(error, name)
-                    raise
-                call = ("EVALSHA", script.sha, *tail)
-                attempt += 1
+                continue
             except _PASSING as error:
                 if isinstance(error, _FINAL) or loop.time() >= end:
                     raise
-                call = ("EVALSHA", script.sha, *tail)
-                attempt += 1
-            if attempt:
-                pause = min(_CAP, _BASE * 2.0 ** min(attempt - 1, 10)) * (0.5 + random.random() / 2)
-                await asyncio.sleep(min(pause, max(end - loop.time(), 0.0)))
+            except errors.ResponseError as error:
+                _name(error, name)
+                raise
+            call = ("EVALSHA", script.sha, *tail)
+            attempt += 1
+            pause = min(_CAP, _BASE * 2.0 ** min(attempt - 1, 10)) * (0.5 + random.random() / 2)
+            await asyncio.sleep(min(pause, max(end - loop.time(), 0.0)))
 
 
 def _name(error: errors.ResponseError, name: str) -> None:

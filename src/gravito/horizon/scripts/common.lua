@@ -6,14 +6,15 @@
 --   delayed    ZSET  due ms; members, and 'L<limit>' for a rate limit that lets parked jobs go on
 --   leases     ZSET  end of the lease in ms; ids of running jobs
 --   active     HASH  id -> '<mark><fence>:<worker>'; running jobs
---   tries      HASH  id -> '<failed attempts>:<crashes>'; absent is 0:0
+--   tries      HASH  id -> '<failed attempts>:<crashes>'; absent is 0:0; of the dead with ':<mark>'
 --   results    HASH  id -> 'o' or 'c' (ok, cancelled) and the record; ended jobs that are kept
 --   done, dead ZSET  ms of the end; ids
 --   notes      HASH  id -> what went wrong last, opaque
 --   fair       ZSET  virtual time; members of ready jobs that have a tenant
 --   vt         HASH  tenant -> virtual time of its last job; '' -> of the last one that was claimed
 --   routes     HASH  id -> {tenant, unique, limits} (msgpack) of special jobs
---   limits     HASH  'c<limit>' -> jobs that run; 'r<limit>' -> theoretical arrival time in ms
+--   limits     HASH  'c<limit>' -> jobs that run; 'r<limit>' -> theoretical arrival time in ms; 'waits' -> number of
+--                    limits in delayed
 --   parked     ZSET  score 0, '<limit>\0<seq>\0<member>': jobs that a limit holds back
 --   spots      HASH  id -> its member of parked
 --   unique     HASH  unique key -> '<until ms, or 0>:<id>'
@@ -21,9 +22,9 @@
 --   gone       SET   ids that still have a member in a ready list, but no body
 --   waiting    HASH  id -> clients (parted by spaces) that want to hear of its end
 --   wake       LIST  at most one token, for workers that block
---   steps      HASH  worker -> its last step: '<serial>:<fence>:<ids>'
+--   steps      HASH  worker -> its last step: '<serial>:<fence>:<ms>:<refused ids>;<claimed ids>'
 --   producers  HASH  client -> its last push: '<serial>:<ms>:<answer>'
---   outbox     LIST  of {seq, kind, ...} (msgpack), for other slots
+--   outbox     LIST  '<seq>:<entry>', for other slots
 --   conf       HASH  paused, fence (counter of claims), seq (of parked jobs and the outbox), rolled (minute)
 --   totals     HASH  outcome -> count
 --   (the last) HASH  counters of this minute; only step.lua and keep.lua are given it
@@ -105,12 +106,17 @@ local function flush()
   if some then wake() end
 end
 
+-- A rate limit's own entry among the delayed jobs. They are counted, for who wants the number of jobs.
+local function come_back(name, at)
+  call('HINCRBY', LIMITS, 'waits', call('ZADD', DELAYED, 'NX', at, 'L' .. name))
+end
+
 -- Hold a job back until `name` has room; a rate limit says when that is.
 local function park(member, name, at)
   local spot = name .. '\0' .. string.format('%016d', call('HINCRBY', CONF, 'seq', 1)) .. '\0' .. member
   call('ZADD', PARKED, 0, spot)
   call('HSET', SPOTS, sub(member, 2), spot)
-  if at then call('ZADD', DELAYED, 'NX', math.ceil(at), 'L' .. name) end
+  if at then come_back(name, math.ceil(at)) end
 end
 
 local function parked_of(name, most)
@@ -146,7 +152,7 @@ local function reopen(name)
       local room = math.max(1, math.floor((now - start) / gap) + 1)
       unpark(name, room)
       if parked_of(name, 1)[1] then
-        call('ZADD', DELAYED, math.max(now + 1, math.ceil(start + room * gap)), 'L' .. name)
+        come_back(name, math.max(now + 1, math.ceil(start + room * gap)))
       end
       return
     end
@@ -206,7 +212,12 @@ local function release_due(most)
   local members = call('ZRANGEBYSCORE', DELAYED, '-inf', now, 'LIMIT', 0, most)
   each('ZREM', DELAYED, members)
   for i = 1, #members do
-    if sub(members[i], 1, 1) == 'L' then reopen(sub(members[i], 2)) else add(members[i]) end
+    if sub(members[i], 1, 1) == 'L' then
+      if call('HINCRBY', LIMITS, 'waits', -1) <= 0 then call('HDEL', LIMITS, 'waits') end
+      reopen(sub(members[i], 2))
+    else
+      add(members[i])
+    end
   end
   return earliest()
 end
@@ -223,6 +234,43 @@ local function tell(ended)
       end
     end
   end
+end
+
+-- A job died: it keeps its body, what is known of its tries, and its route.
+local function bury(id, mark, attempts, crashes)
+  call('ZADD', DEAD, now, id)
+  call('HSET', TRIES, id, attempts .. ':' .. crashes .. ':' .. mark)
+end
+
+local function tries_of(id)
+  return match(call('HGET', TRIES, id) or '0:0', '^(%d+):(%d+)')
+end
+
+-- Results of ended jobs, {ms, id, ...}: no more than `keep` of them.
+local function keep_results(ended, keep)
+  each('ZADD', DONE, ended)
+  local over = call('ZCARD', DONE) - keep
+  if over <= 0 then return end
+  local oldest, ids = call('ZPOPMIN', DONE, math.min(over, MOST)), {}
+  for i = 1, #oldest, 2 do ids[#ids + 1] = oldest[i] end
+  each('HDEL', RESULTS, ids)
+end
+
+local function members_of(id)
+  return '0' .. id, '1' .. id, '2' .. id, '3' .. id, 'a' .. id, 'b' .. id, 'c' .. id, 'd' .. id
+end
+
+-- Forget a job that is not running. `line`: it may have a member in a ready list.
+local function forget(id, line)
+  if call('HEXISTS', ROUTES, id) == 1 then
+    local limits = line and route_of(id).limits or {}
+    settle(id, 'a', false, true)
+    for _, limit in ipairs(limits) do unpark(limit[1], 1) end -- it may have been let go on in place of others
+  end
+  call('HDEL', JOBS, id)
+  call('HDEL', TRIES, id)
+  call('HDEL', NOTES, id)
+  if line then call('SADD', GONE, id) end
 end
 
 -- Take new jobs in. The body of members[i] is ARGV[base + i]; `extra` holds by index what few have:

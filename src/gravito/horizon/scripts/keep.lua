@@ -1,7 +1,7 @@
 -- Housekeeping, about once a second by each worker: renew leases, bring what is due or expired back to its line.
 --
--- KEYS, ARGV[2]: see common.lua. ARGV[1]: {worker, lease ms, ids, fences, crashes allowed, thorough, keep done for ms,
--- keep dead for ms, keep dead at most}; `thorough`: prune, too.
+-- KEYS, ARGV[2]: see common.lua. ARGV[1]: {worker, lease ms, ids, fences, crashes allowed, prune}; prune: nothing,
+-- or {keep done for ms, keep dead for ms, keep dead at most}: forget what is too old, too.
 -- Result: {now ms, next due ms or -1, ids whose lease is lost, ids to cancel, length of the outbox}.
 
 local worker, lease, ids, fences, allowed = arg[1], arg[2], arg[3], arg[4], arg[5]
@@ -31,28 +31,26 @@ local function asked_to_end()
   return some
 end
 
-local function give_up(id, mark, reason)
+local function give_up(id, mark, reason, attempts, crashes)
   settle(id, mark, true, true, true)
-  call('ZADD', DEAD, now, id)
+  bury(id, mark, attempts, crashes)
   call('HSET', NOTES, id, cmsgpack.pack({ reason = reason }))
   call('HINCRBY', TOTALS, 'dead', 1)
   tell({ id, 'dead' })
 end
 
 local function recover(id, mark)
-  local attempts, crashes = match(call('HGET', TRIES, id) or '0:0', '^(%d+):(%d+)$')
+  local attempts, crashes = tries_of(id)
   crashes = crashes + 1
   call('HSET', TRIES, id, attempts .. ':' .. crashes)
   call('HINCRBY', TOTALS, 'crashed', 1)
   if call('SREM', CANCELS, id) == 1 then
     settle(id, mark, true, true)
-    call('HDEL', JOBS, id)
-    call('HDEL', TRIES, id)
-    call('HDEL', NOTES, id)
+    forget(id)
     call('HINCRBY', TOTALS, 'cancelled', 1)
     tell({ id, 'cancelled' })
   elseif crashes >= allowed then
-    give_up(id, mark, 'its worker died ' .. crashes .. ' times')
+    give_up(id, mark, 'its worker died ' .. crashes .. ' times', attempts, crashes)
   else
     settle(id, mark, true, false)
     add(mark .. id, true)
@@ -71,6 +69,57 @@ local function expire()
   end
 end
 
+local function drop_dead(ids)
+  for i = 1, #ids do forget(ids[i]) end
+  each('ZREM', DEAD, ids)
+end
+
+-- Of some entries of a hash, drawn by lot, those that `old` says may go.
+local function prune_hash(key, old)
+  local drawn, gone = call('HRANDFIELD', key, 50, 'WITHVALUES'), {}
+  for i = 1, #drawn, 2 do
+    if old(drawn[i], drawn[i + 1]) then gone[#gone + 1] = drawn[i] end
+  end
+  each('HDEL', key, gone)
+end
+
+local function prune(done_age, dead_age, dead_most)
+  local done = call('ZRANGEBYSCORE', DONE, '-inf', now - done_age, 'LIMIT', 0, MOST)
+  each('ZREM', DONE, done)
+  each('HDEL', RESULTS, done)
+  drop_dead(call('ZRANGEBYSCORE', DEAD, '-inf', now - dead_age, 'LIMIT', 0, 100))
+  local over = call('ZCARD', DEAD) - dead_most
+  if over > 0 then drop_dead(call('ZRANGE', DEAD, 0, math.min(over, 100) - 1)) end
+  local hour_ago = now - 3600000
+  prune_hash(PRODUCERS, function(_, value) return tonumber(match(value, '^%d+:(%d+)')) < hour_ago end)
+  prune_hash(STEPS, function(_, value) return tonumber(match(value, '^%d+:%d+:(%d+)')) < hour_ago end)
+  prune_hash(LIMITS, function(name, value) return sub(name, 1, 1) == 'r' and tonumber(value) < now end)
+  if call('EXISTS', FAIR) == 0 then
+    call('DEL', VT)
+  else
+    local last = tonumber(call('HGET', VT, '') or 0)
+    prune_hash(VT, function(name, value) return name ~= '' and tonumber(value) < last end)
+  end
+end
+
+-- Parked jobs that nobody lets go on: the limit was raised, or who was let go on in their place went away.
+local function check_parked()
+  local spot = call('ZRANGE', PARKED, 0, 0)[1]
+  for _ = 1, 50 do
+    if not spot then return end
+    local name, id = match(spot, '^(%Z*)%z%d+%z.(.*)$')
+    for _, limit in ipairs(route_of(id).limits or {}) do
+      if limit[1] == name and limit[2] == 'c' then
+        local room = limit[3] - tonumber(call('HGET', LIMITS, 'c' .. name) or 0)
+        if room > 0 then unpark(name, room) end
+      elseif limit[1] == name and not call('ZSCORE', DELAYED, 'L' .. name) then
+        reopen(name)
+      end
+    end
+    spot = call('ZRANGEBYLEX', PARKED, '(' .. name .. '\1', '+', 'LIMIT', 0, 1)[1]
+  end
+end
+
 local lost, cancel = {}, {}
 if #ids > 0 then
   lost = renew()
@@ -81,5 +130,10 @@ expire()
 flush()
 if call('EXISTS', KEYS[2], KEYS[3], KEYS[4], KEYS[5], FAIR) > 0 then wake() end
 local outbox = 0
-if arg[6] then outbox = call('LLEN', OUTBOX) end
+if arg[6] then
+  prune(unpack(arg[6]))
+  check_parked()
+  flush()
+  outbox = call('LLEN', OUTBOX)
+end
 return { now, due or -1, lost, cancel, outbox }

@@ -20,7 +20,7 @@ local function answer(due, fence, ids, bodies, refused, outbox)
     local tries = call('HMGET', TRIES, unpack(ids))
     for i = 1, #ids do
       if tries[i] then
-        local attempts, crashes = match(tries[i], '^(%d+):(%d+)$')
+        local attempts, crashes = match(tries[i], '^(%d+):(%d+)')
         odd[#odd + 1], odd[#odd + 2], odd[#odd + 3] = i - 1, tonumber(attempts), tonumber(crashes)
       end
     end
@@ -30,7 +30,7 @@ end
 
 local before = call('HGET', STEPS, worker)
 if before then
-  local last, fence, refused, ids = match(before, '^(%d+):(%d+):([^;]*);(.*)$')
+  local last, fence, refused, ids = match(before, '^(%d+):(%d+):%d+:([^;]*);(.*)$')
   last = tonumber(last)
   if last > serial then return { now } end
   if last == serial then
@@ -50,7 +50,7 @@ end
 
 local function try_again(id, member, outcome, delay, record)
   if outcome == 'r' then
-    local attempts, crashes = match(call('HGET', TRIES, id) or '0:0', '^(%d+):(%d+)$')
+    local attempts, crashes = tries_of(id)
     call('HSET', TRIES, id, (attempts + 1) .. ':' .. crashes)
     note(id, record)
   end
@@ -64,17 +64,8 @@ end
 local function push_along(more)
   if more[2] then take(more[2][1], more[2][2], more[2][3]) end
   for _, entry in ipairs(more[3] or {}) do
-    outbox = call('RPUSH', OUTBOX, cmsgpack.pack({ call('HINCRBY', CONF, 'seq', 1), ARGV[entry] }))
+    outbox = call('RPUSH', OUTBOX, string.format('%d:', call('HINCRBY', CONF, 'seq', 1)) .. ARGV[entry])
   end
-end
-
-local function keep_results(ended)
-  call('ZADD', DONE, unpack(ended))
-  local over = call('ZCARD', DONE) - keep
-  if over <= 0 then return end
-  local oldest, ids = call('ZPOPMIN', DONE, math.min(over, MOST)), {}
-  for i = 1, #oldest, 2 do ids[#ids + 1] = oldest[i] end
-  each('HDEL', RESULTS, ids)
 end
 
 local function count(groups, fields, totals)
@@ -134,7 +125,8 @@ local function finish(ids, fences, outcomes, records, kinds, fields, extras)
         ended[#ended + 1], ended[#ended + 2] = now, id
       end
     elseif outcome == 'd' then
-      call('ZADD', DEAD, now, id)
+      local attempts, crashes = tries_of(id)
+      bury(id, mark, attempts + 1, crashes)
       note(id, record)
     else
       try_again(id, mark .. id, outcome, more and more[1] or 0, record)
@@ -151,7 +143,7 @@ local function finish(ids, fences, outcomes, records, kinds, fields, extras)
     if call('EXISTS', NOTES) == 1 then call('HDEL', NOTES, unpack(over)) end
   end
   each('HSET', RESULTS, kept)
-  if #ended > 0 then keep_results(ended) end
+  if #ended > 0 then keep_results(ended, keep) end
   tell(told)
   count(groups, fields, totals)
 end
@@ -241,6 +233,6 @@ end
 flush()
 refused = table.concat(refused, ' ')
 if done or #ids > 0 then
-  call('HSET', STEPS, worker, string.format('%d:%d:', serial, fence) .. refused .. ';' .. table.concat(ids, ' '))
+  call('HSET', STEPS, worker, string.format('%d:%d:%.0f:', serial, fence, now) .. refused .. ';' .. table.concat(ids, ' '))
 end
 return answer(due, fence, ids, bodies, refused, outbox)
