@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from binascii import crc_hqx
 from typing import TYPE_CHECKING, Any, cast
 
 from gravito import errors
@@ -29,6 +30,8 @@ from gravito.atlas.wire.resp import MAX_ARGUMENT, check_size, encode, pack
 
 if TYPE_CHECKING:
     from gravito.atlas._cluster_client import ClusterClient
+
+_SINGLE_AT = keys.SINGLE_AT
 
 
 class ClusterPipeline(Pipeline):
@@ -49,8 +52,8 @@ class ClusterPipeline(Pipeline):
     # -- collecting ------------------------------------------------------------------------------------------
 
     def _send(self, spec: Spec, args: tuple[Any, ...], options: dict[str, Any] | None, text: bool) -> Any:
-        at = len(spec.words)
-        if self._atomic or self.watching or len(args) <= at or spec.name not in keys.SINGLE:
+        at = _SINGLE_AT.get(spec.name)
+        if at is None or self._atomic or self.watching or len(args) <= at:
             return self._send_widely(spec, args, options, text)
         try:  # most commands; the same as Pipeline does, without a step between
             packed = pack(args)
@@ -59,7 +62,11 @@ class ClusterPipeline(Pipeline):
         if len(packed) > MAX_ARGUMENT:
             check_size(packed, args)
         key = args[at]
-        self._where.append(slot_of(key if key.__class__ in (str, bytes) else bytes_of(key)))
+        if key.__class__ is str:
+            key = key.encode()
+        elif key.__class__ is not bytes:
+            key = bytes_of(key)
+        self._where.append(crc_hqx(key, 0) % SLOTS if b"{" not in key else slot_of(key))
         if text is not self._text:
             self._raw.add(len(self._packed))
         if options:

@@ -50,6 +50,8 @@ class ResponseCallbacks(_Table):
 
 def _set_result(reply: Any, **options: Any) -> Any:
     """redis-py's converter for SET with its plain case first."""
+    if reply == "OK" and not options:
+        return True
     if reply in ("OK", b"OK"):
         return reply if options.get("get") else True
     return _parse_set_result(reply, **options)

@@ -218,6 +218,7 @@ def _keyless(args: Sequence[Any]) -> Positions:
 RULES: Final = _rules()  # by name, upper case, words parted by one space
 # The commands with one key, which is their first argument.
 SINGLE: Final = frozenset((*_names(_FIXED[0, 0, 1]), *_names(_FIXED_ELSEWHERE[0, 0, 1])))
+SINGLE_AT: Final = {name: len(name.split()) for name in SINGLE}  # where it stands behind the command's words
 _CHANNEL_RULES: Final = {name: _fixed(*span) for name, span in _CHANNELS.items()}
 
 
