@@ -101,7 +101,11 @@ end
 
 local function flush()
   for priority, line in pairs(back) do each('RPUSH', KEYS[2 + priority], line) end
-  for priority, line in pairs(front) do each('LPUSH', KEYS[2 + priority], line) end
+  for priority, line in pairs(front) do
+    local reversed = {}
+    for i = #line, 1, -1 do reversed[#reversed + 1] = line[i] end -- LPUSH puts the last one first
+    each('LPUSH', KEYS[2 + priority], reversed)
+  end
   back, front = {}, {}
   if some then wake() end
 end
@@ -126,7 +130,7 @@ end
 -- Let parked jobs try again, before others.
 local function unpark(name, most)
   local spots = parked_of(name, most)
-  for i = #spots, 1, -1 do
+  for i = 1, #spots do
     local member = match(spots[i], '^%Z*%z%d+%z(.*)$')
     call('ZREM', PARKED, spots[i])
     call('HDEL', SPOTS, sub(member, 2))
