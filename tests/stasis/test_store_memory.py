@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -120,8 +121,13 @@ async def test_times_run_down_on_its_clock() -> None:
 
 
 def in_threads(work: Callable[[], Any]) -> list[Any]:
-    with ThreadPoolExecutor(8) as pool:
-        return [future.result() for future in [pool.submit(work) for _ in range(8)]]
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # a switch between any two steps
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            return [future.result() for future in [pool.submit(work) for _ in range(8)]]
+    finally:
+        sys.setswitchinterval(usual)
 
 
 def test_threads_share_it() -> None:

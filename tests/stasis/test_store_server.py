@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 from asyncio.subprocess import PIPE
@@ -224,11 +225,15 @@ async def test_missing_rights_are_told_and_not_taken_for_a_missing_key(redis: Cl
 
 async def test_the_first_error_of_several_comes_when_all_are_there() -> None:
     answers = [errors.ResponseError("ERR one"), 7, errors.ResponseError("ERR two"), 5]
+    unseen: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
     async with ScriptedPeer(answers) as peer, Client.from_url(peer.url) as client:
         store = RedisStore(client)
         with pytest.raises(errors.ResponseError, match="one"):
             await store.remaining(["a", "b", "c"])
         assert await store.remaining(["d"]) == [5]
+    gc.collect()
+    assert unseen == []  # the second error has been looked at
 
 
 # -- what is sent --------------------------------------------------------------------------------------------
