@@ -39,7 +39,7 @@ class View:
         Raises:
             InvalidKeyError: the key cannot be used.
         """
-        if key.__class__ is not str or not 0 < len(key) < _QUICK:
+        if key.__class__ is not str or not 0 < len(key) < _QUICK or not key.isprintable():
             check_key(key)
         return self._prefix + key
 
