@@ -60,10 +60,11 @@ class TestDemotion:
             (lambda on: on.blpop("l", BEGAN), lambda on: on.rpush("l", "x"), ("l", "x")),
             (lambda on: on.blpop("l", 0), lambda on: on.rpush("l", "x"), ("l", "x")),
             (lambda on: on.blmove("l", "m", BEGAN), lambda on: on.rpush("l", "x"), "x"),
-            (
+            pytest.param(
                 lambda on: on.blmpop(BEGAN, 1, "l", direction="LEFT"),
                 lambda on: on.rpush("l", "x"),
                 ["l", ["x"]],
+                marks=pytest.mark.needs("BLMPOP"),
             ),
             (lambda on: on.bzpopmin("z", BEGAN), lambda on: on.zadd("z", {"a": 1}), ("z", "a", 1.0)),
             (
