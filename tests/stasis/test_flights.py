@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from tests.stasis.workers import worker
+from tests.waiting import until
 
 from gravito import errors
 from gravito.atlas import Client
@@ -96,8 +97,7 @@ async def test_another_process_takes_over_from_one_that_was_killed(url: str, red
         assert await doomed.says() == "computing"
         cache = Cache(connection=redis, lease=1.0)
         waiting = asyncio.create_task(cache.remember("k", 60, lambda: "ours"))
-        while not cache.stats().misses:
-            await asyncio.sleep(0.01)
+        await until(lambda: cache.stats().misses)
         await asyncio.sleep(1.2)  # longer than the lease: it is renewed
         assert not waiting.done()
         await doomed.kill()
@@ -202,7 +202,7 @@ async def test_factories_may_use_other_keys(cache: Cache) -> None:
 async def test_the_factory_sees_the_callers_context(cache: Cache) -> None:
     user = contextvars.ContextVar[str]("user")
     user.set("Alice")
-    assert await cache.remember("k", 60, lambda: user.get()) == "Alice"
+    assert await cache.remember("k", 60, user.get) == "Alice"
 
 
 # -- no stale write-back -------------------------------------------------------------------------------------

@@ -1,0 +1,245 @@
+"""Without the store: the cache degrades in time, says so, and comes back; without the source, the last value serves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from tests.faults.control import Control
+from tests.waiting import until
+
+from gravito import errors
+from gravito.atlas import Client
+from gravito.stasis import Cache, Event, FailSafe, StoreDownError
+
+
+@pytest.fixture
+def server() -> Iterator[Control]:
+    with Control(None) as control:
+        yield control
+
+
+@pytest.fixture
+async def cache(server: Control) -> AsyncIterator[Cache]:
+    async with (
+        Client.from_url(f"redis://127.0.0.1:{server.port}") as client,
+        Cache(connection=client) as cache,
+    ):
+        yield cache
+
+
+def errors_of(cache: Cache) -> list[Event]:
+    events: list[Event] = []
+    cache.on("error", events.append)
+    return events
+
+
+async def back(cache: Cache) -> None:
+    """Until the cache has its store again."""
+    await until(lambda: not cache.stats().breaker_open)
+
+
+# -- the store is frozen, or dead ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["frozen", "killed"])
+async def test_one_call_waits_and_the_next_ones_do_not(cache: Cache, server: Control, fault: str) -> None:
+    await cache.put("k", "kept", 600)
+    told = errors_of(cache)
+    if fault == "frozen":
+        server.suspend()
+    else:
+        server.kill()
+    assert await asyncio.wait_for(cache.get("k", "none"), 2) == "none"
+    assert cache.stats().breaker_open
+    sent = cache._core.store.client.stats().commands  # type: ignore[attr-defined]  # it is a RedisStore
+    for number in range(100):
+        assert await cache.get("k") is None
+        assert await cache.remember(f"k:{number}", 60, lambda: 7) == 7
+        assert not await cache.put("k", "lost", 60)
+        assert await cache.many(["k"]) == {"k": None}
+        assert await cache.missing("k")
+    # nothing waited, for nothing was asked but by the probes
+    assert cache._core.store.client.stats().commands - sent <= 2  # type: ignore[attr-defined]  # as above
+    assert not isinstance(told[0].error, StoreDownError)
+    assert isinstance(told[-1].error, StoreDownError)
+    if fault == "frozen":
+        server.resume()
+        await back(cache)
+        assert await cache.get("k") == "kept"
+    else:
+        server.restart()
+        await back(cache)
+        assert await cache.get("k") is None
+    assert await cache.put("k", "again", 60)
+    assert await cache.get("k") == "again"
+
+
+async def test_a_store_that_was_never_there(caplog: pytest.LogCaptureFixture) -> None:
+    async with (
+        Client.from_url("unix:///tmp/gravito-nobody.sock") as client,
+        Cache(connection=client) as cache,
+    ):
+        with caplog.at_level(logging.WARNING, "gravito.stasis"):
+            for _ in range(5):
+                assert await cache.remember("k", 60, lambda: "made") == "made"
+        assert len([each for each in caplog.records if "goes on without its store" in each.message]) == 1
+        assert cache.stats().errors >= 5
+        assert cache.stats().runs == 5
+
+
+async def test_callers_of_one_key_still_share_a_run(cache: Cache, server: Control) -> None:
+    server.suspend()
+    runs = 0
+    go = asyncio.Event()
+
+    async def factory() -> int:
+        nonlocal runs
+        runs += 1
+        await go.wait()
+        return runs
+
+    first = [asyncio.create_task(cache.remember("k", 60, factory)) for _ in range(10)]
+    await until(lambda: runs)
+    later = [asyncio.create_task(cache.remember("k", 60, factory)) for _ in range(10)]
+    await asyncio.sleep(0.05)
+    go.set()
+    assert await asyncio.gather(*first, *later) == [1] * 20
+
+
+async def test_the_store_goes_while_the_factory_runs(cache: Cache, server: Control) -> None:
+    async def factory() -> str:
+        server.suspend()
+        return "made"
+
+    assert await asyncio.wait_for(cache.remember("k", 60, factory), 5) == "made"
+    server.resume()
+    await back(cache)
+
+
+async def test_a_lost_invalidation_is_never_silent(cache: Cache, server: Control) -> None:
+    await cache.put("k", 1, 60)
+    told = errors_of(cache)
+    server.kill()
+    await cache.get("k")
+    assert cache.stats().breaker_open
+    for invalidate in (lambda: cache.forget("k"), lambda: cache.tags("t").flush(), lambda: cache.clear()):
+        with pytest.raises((errors.ConnectionError, errors.TimeoutError)):
+            await invalidate()
+    with pytest.raises((errors.ConnectionError, errors.TimeoutError)):
+        await cache.increment("n")
+    assert len(told) >= 4
+
+
+async def test_raise_instead(server: Control) -> None:
+    settings = FailSafe(on_error="raise", timeout=0.1)
+    async with Client.from_url(f"redis://127.0.0.1:{server.port}") as client:
+        cache = Cache(connection=client, fail_safe=settings)
+        await cache.put("k", 1, 60)
+        server.suspend()
+        with pytest.raises(errors.TimeoutError, match=r"the store redis did not answer within 0\.1 s"):
+            await cache.get("k")
+        with pytest.raises(StoreDownError):
+            await cache.remember("k", 60, lambda: 1)
+        with pytest.raises(StoreDownError):
+            await cache.put("k", 2, 60)
+        server.resume()
+        await back(cache)
+        assert await cache.get("k") == 1
+
+
+async def test_a_server_that_refuses_writes_is_not_away(cache: Cache, server: Control) -> None:
+    await cache.put("k", 1, 60)
+    told = errors_of(cache)
+    server.ask("CONFIG", "SET", "maxmemory", "1")
+    assert await cache.remember("new", 60, lambda: "made") == "made"
+    assert not await cache.put("k", 2, 60)
+    assert not cache.stats().breaker_open
+    assert {type(each.error) for each in told} == {errors.OutOfMemoryError}
+    assert await cache.get("k") == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"timeout": 0}, "timeout"),
+        ({"failures": -1}, "failures"),
+        ({"probe": "1"}, "probe"),
+        ({"on_error": "x"}, "on_error"),
+    ],
+)
+def test_settings_that_cannot_be(settings: dict[str, Any], field: str) -> None:
+    with pytest.raises(errors.ConfigurationError, match=field) as raised:
+        FailSafe(**settings)
+    assert raised.value.field == field
+
+
+# -- the source fails ----------------------------------------------------------------------------------------
+
+
+class Source:
+    """A factory that can fail."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+        self.down = False
+
+    async def __call__(self) -> str:
+        self.runs += 1
+        if self.down:
+            raise ConnectionRefusedError("the source is down")
+        return f"value {self.runs}"
+
+
+@pytest.mark.parametrize("store", ["redis", "tiered", "memory"])
+async def test_a_failing_factory_serves_the_last_value(redis: Client, store: str) -> None:
+    source = Source()
+    async with Cache(store, connection=redis, retry=0.4) as cache:
+        told = errors_of(cache)
+        stale: list[Event] = []
+        cache.on("stale", stale.append)
+
+        async def read() -> Any:
+            return await cache.remember("k", 0.1, source, stale=600)
+
+        assert await read() == "value 1"
+        await asyncio.sleep(0.15)
+        assert await cache.get("k") is None  # past its ttl: only who would compute it gets the last value
+        source.down = True
+        assert [await read() for _ in range(50)] == ["value 1"] * 50
+        assert source.runs == 2  # one try in each pause
+        assert isinstance(told[0].error, ConnectionRefusedError)
+        assert len(stale) == 50
+        await asyncio.sleep(0.5)
+        assert await asyncio.gather(*[read() for _ in range(20)]) == ["value 1"] * 20
+        assert source.runs == 3
+        source.down = False
+        await asyncio.sleep(0.5)
+        assert await read() == "value 4"
+        assert await cache.get("k") == "value 4"
+
+
+async def test_without_a_stale_window_the_error_comes_through(redis: Client) -> None:
+    source = Source()
+    async with Cache(connection=redis) as cache:
+        await cache.remember("k", 0.05, source)
+        await asyncio.sleep(0.1)
+        source.down = True
+        with pytest.raises(ConnectionRefusedError):
+            await cache.remember("k", 0.05, source)
+
+
+async def test_the_last_value_ends_with_its_window_and_with_its_tags(redis: Client) -> None:
+    source = Source()
+    async with Cache(connection=redis, retry=0.05) as cache:
+        view = cache.tags("t")
+        assert await view.remember("k", 0.05, source, stale=600) == "value 1"
+        await asyncio.sleep(0.1)
+        source.down = True
+        assert await view.remember("k", 0.05, source, stale=600) == "value 1"
+        await view.flush()
+        with pytest.raises(ConnectionRefusedError):
+            await view.remember("k", 0.05, source, stale=600)
