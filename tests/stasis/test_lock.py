@@ -19,6 +19,7 @@ import redis.exceptions as redis_errors
 from gravito import errors
 from gravito.atlas import Client
 from gravito.atlas.embedded import Engine
+from gravito.stasis._scripts import source
 from gravito.stasis.lock import Lease, Lock
 
 KEY = "cache:l:{jobs}"
@@ -234,6 +235,7 @@ async def test_waiters_of_one_process_go_in_order(redis: Client) -> None:
 async def test_not_in_time(redis: Client) -> None:
     async with Lock(redis, "jobs"):
         assert await Lock(redis, "jobs", wait=timedelta(milliseconds=50)).acquire() is None
+        assert sorted(await redis.keys("*")) == [KEY, FENCE]
         with pytest.raises(errors.LockTimeoutError, match=r"'jobs' was held .* 0\.05 s") as caught:
             async with Lock(redis, "jobs", wait=0.05):
                 pytest.fail("two holders")
@@ -309,11 +311,15 @@ async def test_a_cancelled_waiter_leaves_nothing(redis: Client) -> None:
     assert await redis.keys("*") == [FENCE]
 
 
+@pytest.mark.parametrize("known", [True, False], ids=["script known", "script to be loaded"])
 @pytest.mark.parametrize("turns", range(6))
-async def test_cancelled_while_asking(redis: Client, turns: int) -> None:
+async def test_cancelled_while_asking(redis: Client, turns: int, known: bool) -> None:
     """Whatever the server has done by then, nobody holds the lock afterwards."""
     await (await held(Lock(redis, "jobs"))).release()
     for _ in range(20):
+        if not known:
+            await redis.script_flush()
+            await redis.script_load(source("lock_release.lua"))
         task = asyncio.create_task(Lock(redis, "jobs", ttl=60).acquire())
         for _ in range(turns):
             await asyncio.sleep(0)
@@ -486,6 +492,8 @@ async def test_a_renewal_follows_a_shorter_ttl(redis: Client) -> None:
 async def test_a_dropped_lease_is_renewed_no_more(redis: Client) -> None:
     lease: Lease | None = await held(Lock(redis, "jobs", ttl=0.3, renew=True))
     assert lease is not None
+    await asyncio.sleep(0.4)
+    assert lease.held  # so it is being renewed
     del lease
     gc.collect()
     successor = await asyncio.wait_for(Lock(redis, "jobs").acquire(), 5)
@@ -555,7 +563,7 @@ async def test_connections_that_are_cut_while_waiting(redis: Client, url: str) -
     await nothing_is_left(redis)
 
 
-@pytest.mark.parametrize("name", ["", "}x", "x" * 1025, "\u00e9" * 513, None, b"bytes", 7])
+@pytest.mark.parametrize("name", ["", "}x", "\ud800", "x" * 1025, "\u00e9" * 513, None, b"bytes", 7])
 def test_names_that_cannot_be(redis: Client, name: Any) -> None:
     with pytest.raises(errors.InvalidKeyError, match="a lock cannot be named"):
         Lock(redis, name)

@@ -233,12 +233,11 @@ def wait_seconds(wait: Any) -> float:
 
 
 def _checked_name(name: Any) -> str:
-    if (
-        not isinstance(name, str)
-        or not 0 < len(name.encode("utf-8", "replace")) <= _LONGEST_NAME
-        or name[0] == "}"
-    ):
-        raise errors.InvalidKeyError(
-            f"a lock cannot be named {name!r:.80}: give 1 to {_LONGEST_NAME} bytes of text that do not begin with '}}'"
-        )
-    return name
+    try:
+        size = len(name.encode()) if isinstance(name, str) else 0
+    except UnicodeEncodeError:
+        size = 0
+    if not 0 < size <= _LONGEST_NAME or name[0] == "}":  # "{}...}" would be no hash tag
+        allowed = f"1 to {_LONGEST_NAME} bytes of UTF-8 that do not begin with '}}'"
+        raise errors.InvalidKeyError(f"a lock cannot be named {name!r:.80}: give {allowed}")
+    return str(name)
