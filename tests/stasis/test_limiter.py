@@ -484,13 +484,20 @@ async def test_timeouts_that_cannot_be(redis: Client, timeout: Any) -> None:
         await Limiter(redis, "login", limit=5, per=60).wait(timeout)
 
 
-@pytest.mark.parametrize("fields", [{}, {"ip": 1, "user": 2}, {"user": 1}, {"ip": None}])
+@pytest.mark.parametrize("fields", [{}, {"ip": 1, "user": 2}, {"user": 1}, {"ip": object()}])
 async def test_fields_that_are_not_the_templates(redis: Client, fields: dict[str, Any]) -> None:
     limiter = Limiter(redis, "login:{ip}", limit=5, per=60)
     for method in (limiter.attempt, limiter.check, limiter.hit, limiter.wait, limiter.reset):
         with pytest.raises(errors.InvalidKeyError, match=r"ip|user"):
             await method(**fields)
     assert await redis.keys("*") == []
+
+
+async def test_values_cannot_meet(redis: Client) -> None:
+    """Nobody names himself so that another one is locked out."""
+    limiter = Limiter(redis, "login:{user}:{ip}", limit=1, per=60)
+    pairs = [("a", "b:c"), ("a:b", "c"), ("", "a:b:c"), (None, "a"), ("None", "a"), ("%none", "a")]
+    assert len({limiter.key(user=user, ip=ip) for user, ip in pairs}) == len(pairs)
 
 
 @pytest.mark.parametrize("template", ["", "{", "{0}", "{}", "{cost}", "{timeout}", None])

@@ -24,8 +24,8 @@ import msgspec
 from gravito import errors
 from gravito.atlas import Client
 from gravito.atlas.script import Script
-from gravito.stasis._limit_name import Template
 from gravito.stasis._line import crowd_of
+from gravito.stasis._names import Template
 from gravito.stasis._scripts import source
 from gravito.stasis._ttl import ttl_ms
 
@@ -173,7 +173,7 @@ class Limiter:
         self.template = template
         self._client = client
         self._name = Template(template)
-        if reserved := _RESERVED & set(self._name.fields):
+        if reserved := _RESERVED & self._name.names:
             raise errors.InvalidKeyError(
                 f"limiter {template!r}: a field cannot be called {sorted(reserved)[0]!r}, as an argument of its calls is"
             )
@@ -257,7 +257,12 @@ class Limiter:
         Raises:
             InvalidKeyError: a field that is missing, or that the template lacks.
         """
-        return self._prefix + self._name.render(**fields)
+        if unknown := fields.keys() - self._name.names:
+            known = ", ".join(sorted(self._name.names)) or "no fields"
+            raise errors.InvalidKeyError(
+                f"limiter {self.template!r} has no field {sorted(unknown)[0]!r}; it has {known}"
+            )
+        return self._prefix + self._name.render(fields)
 
     async def _decide(self, key: str, cost: int, spend: bool) -> Decision:
         return self.rule.decision(await self._script((key,), self.rule.args(cost, spend)))
