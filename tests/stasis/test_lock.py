@@ -607,3 +607,17 @@ async def test_what_a_lease_looks_like(redis: Client) -> None:
     async with Lock(redis, "jobs") as lease:
         assert repr(lease) == f"<Lease 'jobs' fence {lease.fence}, held>"
     assert repr(lease) == f"<Lease 'jobs' fence {lease.fence}, released>"
+
+
+async def test_a_connection_with_a_key_prefix_for_bytes(url: str, redis: Client) -> None:
+    async with Client.from_url(url, key_prefix="app:", decode_responses=False) as prefixed:
+        lease = await held(Lock(prefixed, "jobs", ttl=30))
+        waiting = asyncio.create_task(Lock(prefixed, "jobs").acquire())
+        await waiters(redis, 1)
+        assert all(key.startswith("app:cache:l:{jobs}") for key in await redis.keys("*"))
+        again = await Lock(prefixed, "jobs").restore(lease.token)
+        assert again.fence == lease.fence
+        await lease.release()
+        next_ = await asyncio.wait_for(waiting, 5)
+        assert next_ is not None
+        await next_.release()
