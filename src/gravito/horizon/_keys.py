@@ -45,7 +45,8 @@ class Keys:
     """
 
     def __init__(self, queue: str, prefix: str = "horizon", outer: str | None = None) -> None:
-        self.base = f"{prefix}:{{{check_queue(queue)}}}:"
+        self.queue = check_queue(queue)
+        self.base = f"{prefix}:{{{queue}}}:"
         self.channels = f"{outer or ''}{self.base}"  # what channels begin with
         self.all = tuple(self.base + part for part in PARTS)  # KEYS of every script
         self.wake = self.base + "wake"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import re
 import time
 from collections.abc import Sequence
 from functools import cache
@@ -15,6 +16,7 @@ import msgspec
 
 from gravito import errors
 from gravito.atlas.client import Client
+from gravito.atlas.wire.resp import error_from
 from gravito.horizon._keys import Keys
 
 __all__ = ["Caller", "Source"]
@@ -35,6 +37,7 @@ _PASSING: Final = (
     errors.MovedError,
     errors.AskError,
 )
+_INNER: Final = re.compile(r"-([A-Z]{3,}) (.*)", re.DOTALL)
 _FINAL: Final = (errors.AuthenticationError, errors.TLSError, errors.ProtocolError)
 
 
@@ -144,20 +147,32 @@ class Caller:
             except errors.NoScriptError:
                 call = ("EVAL", script.text, *tail)  # it makes the script known as well
                 continue
-            except _PASSING as error:
-                if isinstance(error, _FINAL) or loop.time() >= end:
-                    raise
-            except errors.ResponseError as error:
-                _name(error, name)
-                raise
+            except errors.GravitoError as raw:
+                error = self._clear(raw, name)
+                if not isinstance(error, _PASSING) or isinstance(error, _FINAL) or loop.time() >= end:
+                    raise error from (raw if error is not raw else raw.__cause__)
             call = ("EVALSHA", script.sha, *tail)
             attempt += 1
             pause = min(_CAP, _BASE * 2.0 ** min(attempt - 1, 10)) * (0.5 + random.random() / 2)
             await asyncio.sleep(min(pause, max(end - loop.time(), 0.0)))
 
-
-def _name(error: errors.ResponseError, name: str) -> None:
-    """Put the script's name on an error of which the server names the line."""
-    if error.line is not None and error.script is None:
-        error.script = f"{name}.lua"
-        error.args = (f"{name}.lua (behind common.lua), line {error.line}: {error}", *error.args[1:])
+    def _clear(self, error: errors.GravitoError, name: str) -> errors.GravitoError:
+        """The error in its own class, with what to do where there is something."""
+        if not isinstance(error, errors.ResponseError):
+            return error
+        inner = _INNER.search(str(error)) if isinstance(error, errors.ScriptError) else None
+        if inner is not None:  # Redis 6.2 has the code of an error in a script behind the line of that
+            found = error_from(f"{inner[1]} {inner[2]}")
+            if isinstance(found, errors.ResponseError):
+                found.line, error = error.line, found
+        if isinstance(error, errors.OutOfMemoryError):
+            full = errors.OutOfMemoryError(
+                f"queue {self._keys.queue}, {name}: the server has reached its maxmemory and took nothing of this call. "
+                "Workers go on and make room; raise maxmemory, or keep fewer results"
+            )
+            full.status_code = "OOM"
+            return full
+        if error.line is not None and error.script is None:
+            error.script = f"{name}.lua"
+            error.args = (f"{name}.lua (behind common.lua), line {error.line}: {error}", *error.args[1:])
+        return error

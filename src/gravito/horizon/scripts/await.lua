@@ -14,6 +14,7 @@ local function others(id)
   return names
 end
 
+despite_memory()
 for i, id in ipairs(arg[2]) do
   local state = 'waiting'
   if call('HEXISTS', JOBS, id) == 0 then

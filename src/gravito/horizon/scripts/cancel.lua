@@ -32,6 +32,7 @@ local function cancel(id, record)
   return 'cancelled'
 end
 
+despite_memory()
 for i = 1, #arg[1] do states[i] = cancel(arg[1][i], ARGV[arg[2][i]]) end
 flush()
 if #ended > 0 then keep_results(ended, arg[3]) end

@@ -16,8 +16,10 @@ local function renew()
       lost[#lost + 1] = ids[i]
     end
   end
-  call('HDEL', ACTIVE, '') -- changes nothing; a script whose first write needs no memory may go on without
-  if #leases > 0 then call('ZADD', LEASES, 'XX', unpack(leases)) end
+  if #leases > 0 then
+    despite_memory()
+    call('ZADD', LEASES, 'XX', unpack(leases))
+  end
   return lost
 end
 

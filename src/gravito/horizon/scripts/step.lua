@@ -10,7 +10,7 @@
 --     the outbox}
 -- Result: {now ms, next due ms or -1, fence, ids (parted by spaces), bodies, {index, attempts, crashes, ...},
 --   refused ids (parted by spaces), length of the outbox if it grew}; {now ms} for a serial that was overtaken.
--- Under memory pressure the first write is always one that needs no memory, so the server lets the others pass.
+-- The first write is always one that needs no memory: see despite_memory.
 
 local worker, serial, lease, want, keep, done = arg[1], arg[2], arg[3], arg[4], arg[5], arg[6]
 
