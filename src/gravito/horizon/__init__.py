@@ -1,0 +1,47 @@
+"""Horizon: an application's background jobs, on Redis or Valkey."""
+
+from gravito.horizon._backoff import Exponential, Fixed, Listed
+from gravito.horizon._batches import BatchStatus
+from gravito.horizon._broker import Retention
+from gravito.horizon._inject import inject
+from gravito.horizon._sealing import new_key
+from gravito.horizon.batch import Batch, BatchHandle
+from gravito.horizon.call import Call, Pending
+from gravito.horizon.chain import Chain, ChainHandle
+from gravito.horizon.context import JobContext, current_job
+from gravito.horizon.handle import JobHandle, JobStatus
+from gravito.horizon.horizon import Horizon, HorizonSettings
+from gravito.horizon.job import FunctionJob, Job, job
+from gravito.horizon.middleware import Middleware
+from gravito.horizon.options import Concurrency, JobOptions, Rate
+from gravito.horizon.schedule import Schedule
+
+__all__ = [
+    "Batch",
+    "BatchHandle",
+    "BatchStatus",
+    "Call",
+    "Chain",
+    "ChainHandle",
+    "Concurrency",
+    "Exponential",
+    "Fixed",
+    "FunctionJob",
+    "Horizon",
+    "HorizonSettings",
+    "Job",
+    "JobContext",
+    "JobHandle",
+    "JobOptions",
+    "JobStatus",
+    "Listed",
+    "Middleware",
+    "Pending",
+    "Rate",
+    "Retention",
+    "Schedule",
+    "current_job",
+    "inject",
+    "job",
+    "new_key",
+]

@@ -1,0 +1,181 @@
+"""The run of a job, as its own code sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
+
+from gravito.errors import HorizonError
+from gravito.horizon._current import running
+from gravito.horizon._payload import Body, Travel
+
+if TYPE_CHECKING:
+    from gravito.horizon.call import Call
+    from gravito.horizon.handle import JobHandle
+    from gravito.horizon.horizon import Horizon
+    from gravito.horizon.job import Definition, Job
+
+__all__ = ["JobContext", "Progress", "Signal", "Stop", "current_job"]
+
+R = TypeVar("R")
+
+Stop = Literal["timeout", "cancel", "shutdown", "lost"]
+"""Why the worker ends a run: its time is up, somebody asked for it, the worker leaves, or its lease is gone."""
+
+Progress = tuple[float, float | None, str | None]
+"""How far a job is: done, of how much, and a word about it."""
+
+
+class Signal(BaseException):
+    """Not an error: how a job's code tells the worker what to do with it.
+
+    A BaseException, so that a job's own `except Exception` lets it pass.
+    """
+
+    def __init__(
+        self, wish: Literal["release", "retry", "fail"], delay: float = 0.0, reason: str = ""
+    ) -> None:
+        super().__init__(wish, delay, reason)
+        self.wish = wish
+        self.delay = delay  # seconds
+        self.reason = reason
+
+
+class JobContext:
+    """One run of a job: `current_job()` gives it, and so does a parameter `job: JobContext = inject()`.
+
+    Attributes:
+        id: the job's.
+        queue: where it came from.
+        attempt: 1 for the first; a release is not counted.
+        crashes: earlier runs whose worker died.
+        fence: grows with each run. Hand it to what must refuse a run that was overtaken.
+    """
+
+    # slots: one is made for each run
+    __slots__ = (
+        "__weakref__",
+        "_loop",
+        "_tell",
+        "args",
+        "attempt",
+        "body",
+        "broken",
+        "crashes",
+        "definition",
+        "fence",
+        "horizon",
+        "id",
+        "instance",
+        "kwargs",
+        "progressed",
+        "pushes",
+        "queue",
+        "raw",
+        "started",
+        "stopped",
+    )
+
+    def __init__(self, horizon: Horizon, queue: str, id: str, fence: int, attempt: int, crashes: int) -> None:
+        self.horizon = horizon
+        self.queue = queue
+        self.id = id
+        self.fence = fence
+        self.attempt = attempt
+        self.crashes = crashes
+        self.raw = b""  # the body as it came
+        self.body: Body = UNREAD
+        self.definition: Definition | None = None  # None: no such job here
+        self.args: tuple[Any, ...] = ()
+        self.kwargs: dict[str, Any] = {}
+        self.instance: Job | None = None  # of the class form
+        self.broken: Exception | None = None  # why it cannot be run
+        self.started = 0.0  # epoch ms, the server's clock
+        self.stopped: Stop | None = None  # why the worker ended it
+        self.pushes: list[Travel] | None = None  # that go with its completion
+        self.progressed: Progress | None = None  # the latest
+        self._tell: Callable[[JobContext], None] | None = None  # carries progress to the queue
+        self._loop: asyncio.AbstractEventLoop | None = None  # the worker's
+
+    def __repr__(self) -> str:
+        return f"<JobContext {self.name!r} {self.id}, attempt {self.attempt}>"
+
+    @property
+    def name(self) -> str:
+        """The job's name."""
+        return self.body.name
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The words it can be found by."""
+        return self.body.extra.tags if self.body.extra else ()
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What `.meta(...)` said at the push."""
+        return (self.body.extra.meta if self.body.extra else None) or {}
+
+    @property
+    def batch(self) -> str | None:
+        """Id of the batch it is part of."""
+        return self.body.extra.batch if self.body.extra else None
+
+    def progress(self, done: float, total: float | None = None, note: str | None = None) -> None:
+        """Tell how far it is; from the event loop or from the job's thread. Handles and the console show the latest.
+
+        Args:
+            done: how much is done; without `total`, a share from 0 to 1.
+            total: of how much.
+            note: a few words.
+        """
+        self.progressed = (done, total, note)
+        if self._tell is None or self._loop is None:
+            return
+        self._loop.call_soon_threadsafe(self._tell, self)
+
+    def push(self, call: Call[R]) -> JobHandle[R]:
+        """Queue another job together with this one's completion: both happen, or neither. It is not queued if this
+        run fails. From the event loop or from the job's thread; nothing is awaited.
+        """
+        travel, handle = self.horizon.prepare(call, parent=self.id)
+        if self.pushes is None:
+            self.pushes = []
+        self.pushes.append(travel)
+        return handle
+
+    def release(self, delay: float = 0.0) -> NoReturn:
+        """End this run and put the job back, without counting an attempt.
+
+        Args:
+            delay: seconds until it may run again.
+        """
+        raise Signal("release", delay)
+
+    def retry(self, delay: float | None = None, reason: str = "") -> NoReturn:
+        """End this run and ask for another attempt; when there is none left, the job is dead.
+
+        Args:
+            delay: seconds until then; None for the job's backoff.
+            reason: kept as its failure.
+        """
+        raise Signal("retry", -1.0 if delay is None else delay, reason)
+
+    def fail(self, reason: str) -> NoReturn:
+        """End the job for good: it goes to the dead letters with this reason."""
+        raise Signal("fail", 0.0, reason)
+
+
+UNREAD = Body(0, "", None, 0, 0, 0)  # type: ignore[arg-type]  # stands for a body that could not be read
+
+
+def current_job() -> JobContext:
+    """The run that this code is part of.
+
+    Raises:
+        HorizonError: it is part of none; a job with `cpu=True` runs in a process without one.
+    """
+    run = running.get(None)
+    if run is None:
+        raise HorizonError("no job runs here; current_job() works in a job's own task or thread")
+    return run

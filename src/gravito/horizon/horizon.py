@@ -1,0 +1,446 @@
+"""Horizon: one application's jobs on one connection."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import inspect
+import weakref
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
+from itertools import islice
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overload
+
+import msgspec
+
+from gravito.atlas import DB, Client
+from gravito.errors import ConfigurationError, PayloadError, UnknownJobError
+from gravito.horizon import _current
+from gravito.horizon._batches import Batches
+from gravito.horizon._broker import Broker, Retention
+from gravito.horizon._carry import Carry
+from gravito.horizon._messages import Pushed
+from gravito.horizon._packing import ALONE, Packer, Place
+from gravito.horizon._payload import Body, Travel
+from gravito.horizon._providers import Providers
+from gravito.horizon._sealing import Sealer
+from gravito.horizon.batch import Batch, BatchHandle
+from gravito.horizon.call import Call
+from gravito.horizon.chain import Chain
+from gravito.horizon.context import JobContext
+from gravito.horizon.handle import JobHandle
+from gravito.horizon.job import (
+    Definition,
+    FunctionJob,
+    Job,
+    JobDecorator,
+    catalogue,
+    make_function_job,
+    refuse_duplicate,
+)
+from gravito.horizon.middleware import Hooks, Middleware, tell
+from gravito.horizon.options import JobOptions
+from gravito.horizon.schedule import Schedule
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+__all__ = ["Horizon", "HorizonSettings"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+_CHUNK = 2000  # jobs of push_many that are on their way at the same time
+_HOOK = Callable[[], Any]
+
+
+class HorizonSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How a Horizon keeps its queues.
+
+    Args:
+        prefix: what all keys begin with.
+        lease: seconds for which a claimed job is a worker's own without a renewal. A worker that dies is noticed so
+            much later.
+        keep: how many ended and dead jobs of a queue are kept, and for how long.
+        allow_eviction: use a server that may evict jobs when its memory is full.
+        max_bytes: of a job's encoded arguments, and of its result.
+        patience: seconds for which a push is repeated while the server is away.
+
+    Raises:
+        ConfigurationError: names the field and what is allowed.
+    """
+
+    prefix: str = "horizon"
+    lease: float = 10.0
+    keep: Retention = Retention()
+    allow_eviction: bool = False
+    max_bytes: int = 1024 * 1024
+    patience: float = 30.0
+
+    def __post_init__(self) -> None:
+        good = isinstance(self.prefix, str) and self.prefix and not set(self.prefix) & set("{} ")
+        _check("prefix", self.prefix, bool(good), "a text without braces and spaces")
+        _check("lease", self.lease, 1 <= self.lease <= 3600, "seconds from 1 to 3600")
+        _check("max_bytes", self.max_bytes, 0 < self.max_bytes <= 100 * 1024 * 1024, "bytes, up to 100 MiB")
+        _check("patience", self.patience, 0 <= self.patience <= 3600, "seconds from 0 to 3600")
+
+
+class Horizon:
+    """An application's queues and jobs. Making one does no I/O.
+
+    Args:
+        connection: a connection's name, or a client; None for the default connection.
+        settings: see `HorizonSettings`.
+        keys: from `new_key()`; given, arguments, results and error texts are encrypted. The first one encrypts, all
+            decrypt.
+        carry: context variables whose values go along with each job.
+        middleware: see `Middleware`.
+
+    Raises:
+        ConfigurationError: a key that is none, or the package for it is missing.
+    """
+
+    def __init__(
+        self,
+        connection: str | Client | None = None,
+        *,
+        settings: HorizonSettings | None = None,
+        keys: Sequence[str | bytes] = (),
+        carry: Sequence[ContextVar[Any]] = (),
+        middleware: Sequence[Middleware] = (),
+    ) -> None:
+        self.settings = settings or HorizonSettings()
+        self.carry = Carry(carry)
+        self.hooks = Hooks(middleware)
+        self.schedules: dict[str, Schedule] = {}
+        self.batches = Batches(self)
+        self._connection = connection
+        self._sealer = Sealer(keys) if keys else None
+        self._packer = Packer(self.settings.max_bytes, self._sealer, self.carry)
+        self._jobs: dict[str, Definition] = {}  # of this Horizon alone
+        self._providers = Providers()
+        self._on_startup: list[_HOOK] = []
+        self._on_shutdown: list[_HOOK] = []
+        self._started = 0  # startups less shutdowns
+        # per event loop, since a broker's futures belong to one
+        self._brokers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Broker]] = (
+            weakref.WeakKeyDictionary()
+        )
+        _current.enter(self)
+
+    def __repr__(self) -> str:
+        where = self._connection if isinstance(self._connection, (str, Client)) else "the default connection"
+        return f"<Horizon {self.settings.prefix!r} on {where}, {len(self.jobs)} jobs>"
+
+    def use(self) -> Self:
+        """Make this the one that `push` of a job means where several Horizons are open."""
+        _current.use(self)
+        return self
+
+    async def aclose(self) -> None:
+        """Wait for pushes on their way, and give up the name: jobs no longer mean this Horizon by themselves."""
+        brokers = self._brokers.get(asyncio.get_running_loop(), {})
+        for broker in list(brokers.values()):
+            await broker.aclose()
+        brokers.clear()
+        _current.leave(self)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    # -- jobs ------------------------------------------------------------------------------------------------
+
+    @overload
+    def job(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> FunctionJob[P, R]: ...
+    @overload
+    def job(self, function: Callable[P, R], /) -> FunctionJob[P, R]: ...
+    @overload
+    def job(self, **options: Unpack[JobOptions]) -> JobDecorator: ...
+
+    def job(self, function: Any = None, /, **options: Any) -> Any:  # type: ignore[misc]  # Any takes all of it
+        """As `@gravito.horizon.job`, for a job of this Horizon alone."""
+        if function is None:
+            return lambda decorated: make_function_job(decorated, options, self)
+        return make_function_job(function, options, self)
+
+    def register(self, job: FunctionJob[Any, Any] | type[Job]) -> None:
+        """Add a job to this Horizon alone.
+
+        Raises:
+            DuplicateJobError: another job has its name.
+        """
+        definition = job.definition
+        known = self._jobs.get(definition.name) or catalogue().get(definition.name)
+        refuse_duplicate(known, definition)
+        self._jobs[definition.name] = definition
+
+    @property
+    def jobs(self) -> Mapping[str, Definition]:
+        """All jobs by name: this Horizon's own, and those that belong to none in particular."""
+        return {**catalogue(), **self._jobs}
+
+    def find(self, name: str) -> Definition:
+        """A job by name.
+
+        Raises:
+            UnknownJobError: with the names that come closest.
+        """
+        found = self._jobs.get(name) or catalogue().get(name)
+        if found is not None:
+            return found
+        close = difflib.get_close_matches(name, self.jobs, 3)
+        hint = f"did you mean {' or '.join(close)}?" if close else "is the module that defines it imported?"
+        error = UnknownJobError(f"there is no job {name!r} in this process; {hint}")
+        error.job = name
+        raise error
+
+    # -- pushing ---------------------------------------------------------------------------------------------
+
+    async def push(self, call: Call[R]) -> JobHandle[R]:
+        """Queue a job; see `Call.push`. All pushes of a turn of the event loop travel together."""
+        for hook in self.hooks.pushing:
+            call = hook(call)
+        (queue, envelope), handle = self.prepare(call)
+        handle.settle(await self.broker(queue).push(envelope))
+        if self.hooks.pushed:
+            await tell(self.hooks.pushed, call, handle)
+        return handle
+
+    async def push_many(
+        self, calls: Iterable[Call[R]], progress: Callable[[int], Any] | None = None
+    ) -> list[JobHandle[R]]:
+        """Queue many jobs, some hundred in a call to the server.
+
+        Args:
+            calls: any iterable; it is read as the pushing goes on.
+            progress: called with how many are queued so far.
+
+        Returns:
+            Their handles, in order.
+
+        Raises:
+            PayloadError, ConnectionError, TimeoutError: as `push`; jobs that came before may be queued, and the
+                error's note says how many are.
+        """
+        handles: list[JobHandle[R]] = []
+        rest = iter(calls)
+        while chunk := list(islice(rest, _CHUNK)):
+            handles += await self._push_chunk(chunk, len(handles))
+            if progress is not None:
+                progress(len(handles))
+        return handles
+
+    async def _push_chunk(self, calls: list[Call[R]], before: int) -> list[JobHandle[R]]:
+        for hook in self.hooks.pushing:
+            calls = [hook(call) for call in calls]
+        prepared = [self.prepare(call) for call in calls]  # all of them, before the first is sent
+        sent = [self.broker(queue).push(envelope) for (queue, envelope), _ in prepared]
+        answers: list[Pushed | BaseException] = await asyncio.gather(*sent, return_exceptions=True)
+        failed = [answer for answer in answers if isinstance(answer, BaseException)]
+        if failed:
+            failed[0].add_note(f"{before + len(answers) - len(failed)} jobs of push_many are queued")
+            raise failed[0]
+        handles = [handle for _, handle in prepared]
+        for call, handle, answer in zip(calls, handles, answers, strict=True):
+            handle.settle(answer)  # type: ignore[arg-type]  # no errors are left
+            if self.hooks.pushed:
+                await tell(self.hooks.pushed, call, handle)
+        return handles
+
+    def prepare(
+        self, call: Call[R], place: Place = ALONE, *, parent: str | None = None
+    ) -> tuple[Travel, JobHandle[R]]:
+        """What would be pushed, and the handle on it. Nothing is sent."""
+        if not isinstance(call, Call):
+            raise PayloadError(f"{call!r} cannot be pushed; build it by `job.make(...)`")
+        if parent is not None:
+            place = msgspec.structs.replace(place, parent=parent)
+        broker = self.broker(call.queue)
+        travel = self._packer.pack(call, broker.now_ms(), place)
+        return travel, JobHandle(self, call.queue, travel[1].id, call.definition)
+
+    def handle(
+        self, job_id: str, queue: str = "default", job: FunctionJob[Any, R] | None = None
+    ) -> JobHandle[R]:
+        """A handle on a job that was pushed elsewhere. No I/O.
+
+        Args:
+            job_id: its id.
+            queue: where it is.
+            job: what it is, so that its result gets the right type.
+        """
+        return JobHandle(self, queue, job_id, job.definition if job is not None else None)
+
+    def batch(self, calls: Iterable[Call[Any]], name: str = "") -> Batch:
+        """Jobs that belong together; see `Batch`."""
+        return Batch(self, tuple(calls), name)
+
+    def batch_handle(self, batch_id: str) -> BatchHandle:
+        """A handle on a batch that was pushed elsewhere. No I/O."""
+        return BatchHandle(self, batch_id)
+
+    def chain(self, *calls: Call[Any]) -> Chain:
+        """Jobs that run one after the other, as long as all goes well; see `Chain`."""
+        return Chain(self, calls)
+
+    def schedule(self, name: str, what: Any = None) -> Schedule:
+        """A new schedule, whose methods say when it fires; see `Schedule`.
+
+        Raises:
+            ConfigurationError: this name is taken.
+        """
+        if name in self.schedules:
+            raise ConfigurationError(f"there is a schedule {name!r} already", field="schedule", value=name)
+        made = self.schedules[name] = Schedule(name, what)
+        return made
+
+    # -- shared state ----------------------------------------------------------------------------------------
+
+    def provide(self, kind: type[T], maker: Callable[..., Any] | T) -> None:
+        """Say what jobs get for a parameter `name: kind = inject()`.
+
+        Args:
+            kind: the annotation.
+            maker: a function, called once per worker process when it starts: plain, async, or a generator (async or
+                not) whose part behind `yield` runs when the worker stops; its parameters are injected by their
+                annotations, too. Or the value itself.
+        """
+        self._providers.add(kind, maker)
+
+    def provider(self, maker: Callable[P, T]) -> Callable[P, T]:
+        """Decorator: `provide` for the type that the function's return annotation names."""
+        self._providers.add_function(maker)
+        return maker
+
+    def on_startup(self, hook: Callable[[], T]) -> Callable[[], T]:
+        """Decorator: call this, which may be async, when a worker has its providers and before its first job."""
+        self._on_startup.append(hook)
+        return hook
+
+    def on_shutdown(self, hook: Callable[[], T]) -> Callable[[], T]:
+        """Decorator: call this, which may be async, behind a worker's last job."""
+        self._on_shutdown.append(hook)
+        return hook
+
+    async def startup(self) -> None:
+        """Check all jobs, make what is provided and call the start-up hooks. A worker does this.
+
+        Raises:
+            ConfigurationError: a job whose signature cannot be used.
+            InjectionError: a job asks for what nothing provides.
+        """
+        for definition in self.jobs.values():
+            _ = definition.arguments
+            for kind in definition.injected.values():
+                if kind is not JobContext and not self._providers.knows(kind):
+                    self._providers.value(kind)  # raises
+        self._started += 1
+        if self._started == 1:
+            await self._providers.start()
+            for hook in self._on_startup:
+                await _called(hook)
+
+    async def shutdown(self) -> None:
+        """Call the shut-down hooks, the last one first, and end what is provided; all of it, even if a part fails."""
+        self._started -= 1
+        if self._started:
+            return
+        first: Exception | None = None
+        for hook in [*reversed(self._on_shutdown)]:
+            try:
+                await _called(hook)
+            except Exception as error:  # the others have to be called, too
+                first = first or error
+        await self._providers.stop()
+        if first is not None:
+            raise first
+
+    # -- what the parts of the room need ---------------------------------------------------------------------
+
+    @property
+    def client(self) -> Client:
+        """The connection's client."""
+        given = self._connection
+        return given if isinstance(given, Client) else DB.connection(given)
+
+    def broker(self, queue: str) -> Broker:
+        """The broker of a queue, for the running event loop."""
+        loop = asyncio.get_running_loop()
+        brokers = self._brokers.get(loop)
+        if brokers is None:
+            brokers = self._brokers[loop] = {}
+        broker = brokers.get(queue)
+        if broker is None:
+            settings = self.settings
+            broker = brokers[queue] = Broker(
+                self.client,
+                queue,
+                prefix=settings.prefix,
+                lease_ms=round(settings.lease * 1000),
+                retention=settings.keep,
+                patience=settings.patience,
+                allow_eviction=settings.allow_eviction,
+            )
+            broker.on_note(self.batches.noted)
+        return broker
+
+    def max_bytes(self, definition: Definition) -> int:
+        """Bytes that a job's arguments, and its result, may have."""
+        return self._packer.limit(definition)
+
+    def injection(self, definition: Definition, job: JobContext) -> dict[str, Any]:
+        """Values of the parameters that a job does not get from its payload.
+
+        Raises:
+            InjectionError: nothing provides one of them.
+        """
+        return {
+            name: job if kind is JobContext else self._providers.value(kind)
+            for name, kind in definition.injected.items()
+        }
+
+    def seal(self, label: str, data: bytes) -> bytes:
+        """Encrypt.
+
+        Raises:
+            PayloadError: there are no keys here.
+        """
+        if self._sealer is None:
+            raise PayloadError(f"{label}: it is encrypted, and this Horizon has no keys")
+        return self._sealer.seal(label, data)
+
+    def open(self, label: str, data: bytes) -> bytes:
+        """Decrypt.
+
+        Raises:
+            PayloadError: there are no keys here, or none fits.
+        """
+        if self._sealer is None:
+            raise PayloadError(f"{label}: it is encrypted, and this Horizon has no keys")
+        return self._sealer.open(label, data)
+
+    def unseal(self, body: Body, job_id: str) -> bytes:
+        """A body's encoded arguments, decrypted if need be.
+
+        Raises:
+            PayloadError: there are no keys here, or none fits.
+        """
+        if body.extra is None or not body.extra.sealed:
+            return bytes(body.args)
+        return self.open(f"arguments of {body.name} {job_id}", msgspec.msgpack.decode(body.args, type=bytes))
+
+
+async def _called(hook: _HOOK) -> None:
+    answer = hook()
+    if isinstance(answer, Awaitable) or inspect.isawaitable(answer):
+        await answer
+
+
+def _check(name: str, value: Any, good: bool, allowed: str) -> None:
+    if not good:
+        message = f"{name} is {value!r}; allowed: {allowed}"
+        raise ConfigurationError(message, field=name, value=value, allowed=allowed)
