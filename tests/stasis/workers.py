@@ -97,6 +97,18 @@ async def compute(client: Any, key: str, value: str, seconds: float, lease: floa
     say(await Cache(connection=client, lease=lease).remember(key, 60, factory))
 
 
+async def refresh(client: Any, key: str, lease: float) -> None:
+    """Be the one that refreshes a stale value, for ever."""
+    from gravito.stasis import Cache
+
+    async def factory() -> None:
+        say("computing")
+        await asyncio.sleep(600)
+
+    await Cache(connection=client, lease=lease).flexible(key, 0.05, 600, factory)
+    await asyncio.sleep(600)
+
+
 async def readers(
     client: Any, fresh: float, stale: float, cost: float, seconds: float, per_second: int, ahead: float
 ) -> None:
@@ -161,7 +173,7 @@ async def put(client: Any, key: str, value: str, store: str) -> None:
 
 
 WORK: dict[str, Callable[..., Awaitable[None]]] = {
-    each.__name__: each for each in (crowd, compute, readers, churn, put)
+    each.__name__: each for each in (crowd, compute, refresh, readers, churn, put)
 }
 
 
