@@ -368,8 +368,8 @@ async def test_no_more_than_half_of_the_leased_wires(url: str) -> None:
 
 
 async def test_renewal(redis: Client) -> None:
-    async with Lock(redis, "jobs", ttl=0.3, renew=True) as lease:
-        assert await Lock(redis, "jobs").acquire(wait=1) is None
+    async with Lock(redis, "jobs", ttl=0.6, renew=True) as lease:
+        assert await Lock(redis, "jobs").acquire(wait=1.3) is None
         assert lease.held
         assert not lease.lost.is_set()
     await nothing_is_left(redis)
@@ -484,15 +484,15 @@ async def test_extending(redis: Client) -> None:
 
 async def test_a_renewal_follows_a_shorter_ttl(redis: Client) -> None:
     async with Lock(redis, "jobs", ttl=60, renew=True) as lease:
-        await lease.extend(0.3)
-        assert await Lock(redis, "jobs").acquire(wait=1) is None
+        await lease.extend(0.6)
+        assert await Lock(redis, "jobs").acquire(wait=1.3) is None
         assert lease.held
 
 
 async def test_a_dropped_lease_is_renewed_no_more(redis: Client) -> None:
-    lease: Lease | None = await held(Lock(redis, "jobs", ttl=0.3, renew=True))
+    lease: Lease | None = await held(Lock(redis, "jobs", ttl=0.6, renew=True))
     assert lease is not None
-    await asyncio.sleep(0.4)
+    await asyncio.sleep(0.8)
     assert lease.held  # so it is being renewed
     del lease
     gc.collect()
@@ -529,9 +529,9 @@ async def test_only_the_owners_token(redis: Client) -> None:
 
 async def test_restored_and_renewed(redis: Client) -> None:
     first = await held(Lock(redis, "jobs", ttl=60))
-    again = await Lock(redis, "jobs", ttl=0.3, renew=True).restore(first.token)
-    assert await redis.pttl(KEY) <= 300
-    assert await Lock(redis, "jobs").acquire(wait=1) is None
+    again = await Lock(redis, "jobs", ttl=0.6, renew=True).restore(first.token)
+    assert await redis.pttl(KEY) <= 600
+    assert await Lock(redis, "jobs").acquire(wait=1.3) is None
     await again.release()
 
 
