@@ -92,7 +92,7 @@ async def test_stale_values_are_served_while_one_run_refreshes(cache: Cache) -> 
     assert len(stale) == 203
     counter.go.set()
     async with asyncio.timeout(10):
-        while await read() == 1:
+        while await read() == 1:  # noqa: ASYNC110  # what is waited for sets no event
             await asyncio.sleep(0.01)
     assert counter.most == 1
 
@@ -153,7 +153,7 @@ async def test_another_process_takes_over_a_refresh_from_one_that_was_killed(red
             assert cache.stats().runs == 1
             await doomed.kill()
         async with asyncio.timeout(10):
-            while await cache.flexible("k", 600, 600, lambda: "new") != "new":
+            while await cache.flexible("k", 600, 600, lambda: "new") != "new":  # noqa: ASYNC110  # as above
                 await asyncio.sleep(0.02)
 
 
@@ -207,7 +207,7 @@ async def test_jitter_spreads_the_ends(redis: Client) -> None:
         await cache.put_many({f"k:{number}": number for number in range(100)}, 100, jitter=0.5)
         left = [await redis.pttl(f"cache:k:k:{number}") for number in range(100)]
         assert len(set(left)) > 50
-        assert 49_000 < min(left)
+        assert min(left) > 49_000
         assert max(left) <= 100_000
 
 
