@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from math import inf
 from time import monotonic
 from typing import Any
 
@@ -21,7 +22,7 @@ from gravito.atlas import Client, Limits, Retry, Timeouts
 from gravito.atlas.tracking import Tracked
 from gravito.atlas.wire.shelves import Shelves
 from gravito.atlas.wire.tier import Tier
-from gravito.testing import Push, Raw, ScriptedPeer, Simple, reply
+from gravito.testing import SILENCE, Push, Raw, ScriptedPeer, Simple, reply
 
 HEARTBEAT = 0.6  # seconds, in tests of silent servers
 
@@ -413,6 +414,60 @@ async def test_select_elsewhere_changes_nothing_here(client: Client) -> None:
 
 
 # -- time to live --------------------------------------------------------------------------------------------
+
+
+async def test_kept_for_tells_how_long_a_copy_is_kept(client: Client, other: Client) -> None:
+    tracked = client.tracked()
+    data = tracked.with_options(decode_responses=False)
+    await client.mset({"brief": "v", "l": "v", "for ever": "v"})
+    await client.pexpire("brief", 90_000)
+    assert tracked.kept_for("brief") is None
+    await tracked.mget("brief", "for ever", "none")
+    left, sent = await asked(client, lambda: _told(tracked.kept_for("brief")))
+    assert sent == 0
+    assert 60 < left <= await client.pttl("brief") / 1000 + 1
+    assert tracked.kept_for("for ever") == tracked.kept_for("none") == inf
+    assert tracked.kept_for("l") is data.kept_for("brief") is None
+    await data.get("brief")
+    assert 60 < (data.kept_for("brief") or 0) <= 90
+    await foreign(client, other.set("brief", "new"))
+    assert tracked.kept_for("brief") is None
+    await tracked.get("for ever")
+    await client.pexpire("for ever", 60_000)
+    assert tracked.kept_for("for ever") is None
+    await tracked.get("for ever")
+    assert 30 < (tracked.kept_for("for ever") or 0) <= 60
+    await client.set("brief", "v", px=50)
+    await tracked.get("brief")
+    await until(lambda: tracked.kept_for("brief") is None)
+
+
+async def _told(value: Any) -> Any:
+    return value
+
+
+async def test_kept_for_goes_by_the_clients_own_names(client: Client) -> None:
+    async with Client.from_url(f"unix://{client.settings.path}", key_prefix="app:") as prefixed:
+        tracked = prefixed.tracked()
+        await tracked.get("k")
+        assert tracked.kept_for("k") == inf
+        assert tracked.kept_for("app:k") is None
+
+
+async def test_a_copy_that_is_not_vouched_for_is_not_kept_for_any_time() -> None:
+    async with (
+        ScriptedPeer(_tracking_until_it_falls_silent) as peer,
+        Client.from_url(peer.url, timeouts=Timeouts(drain=0.1)) as client,
+    ):
+        tracked = client.tracked(heartbeat=HEARTBEAT)
+        await tracked.get("k")
+        assert tracked.kept_for("k") == inf
+        await until(lambda: tracked.kept_for("k") is None)
+
+
+def _tracking_until_it_falls_silent(command: list[bytes]) -> Any:
+    answers: dict[bytes, Any] = {b"CLIENT": Simple("OK"), b"GET": "v", b"PTTL": -1}
+    return answers.get(command[0], SILENCE)
 
 
 async def test_nothing_outlives_its_time(server: Control) -> None:

@@ -113,6 +113,8 @@ async def test_a_key_that_holds_no_string_counts_as_missing(store: RedisStore) -
     for key in ("read", "swapped", "counted", "t"):
         await store.client.hset(key, "field", "1")
     assert await store.read(["read"]) == [None]
+    await store.write([("k", b"text", None)])
+    assert await store.read(["k", "read", "k"] * 10) == [b"text", None, b"text"] * 10
     assert await store.touch("read", new_id(), 5000) is False
     assert await store.swap("swapped", new_id(), value()) is False
     assert await store.swap("swapped", None, value(b"new")) is True
@@ -219,6 +221,11 @@ async def test_missing_rights_are_told_and_not_taken_for_a_missing_key(redis: Cl
                 with pytest.raises(errors.ResponseError, match=r"(?i)permission|can't run"):
                     await refused()
             assert await store.read(["k"]) == [None]
+            await redis.execute("ACL", "SETUSER", "poor", "-mget", "-get", "-pttl")
+            for keys in (["k"], ["k"] * 50):
+                for refused in (store.read, store.remaining):
+                    with pytest.raises(errors.NoPermissionError):
+                        await refused(keys)
     finally:
         await redis.execute("ACL", "DELUSER", "poor")
 

@@ -25,12 +25,17 @@ class All:
     """An awaitable of the replies to commands that are on their way: a list, or the first error once all are there.
 
     Without tasks of their own, which `asyncio.gather` would make.
+
+    Args:
+        commands: what a client gave for each.
+        none: an error that stands for None.
     """
 
-    __slots__ = ("_commands",)
+    __slots__ = ("_commands", "_none")
 
-    def __init__(self, commands: Sequence[Any]) -> None:
+    def __init__(self, commands: Sequence[Any], none: type[Exception] | tuple[()] = ()) -> None:
         self._commands = commands
+        self._none = none
 
     def __await__(self) -> Generator[Any, None, list[Any]]:
         replies: list[Any] = []
@@ -38,6 +43,8 @@ class All:
         for at, command in enumerate(self._commands):
             try:
                 replies.append((yield from command.__await__()))
+            except self._none:
+                replies.append(None)
             except Exception as error:
                 failed = failed or error
             except BaseException:  # cancelled: nobody will ask what became of the others

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gravito.stasis._awaitables import All, Ready
 from gravito.stasis._redis import RedisStore
@@ -41,15 +41,19 @@ class TieredStore(RedisStore):
         self._tracked = self.client.tracked(max_entries=max_entries, max_bytes=max_bytes, heartbeat=heartbeat)
         self._reader = self._tracked
 
+    async def _read_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        values: list[bytes | None] = await self._tracked.execute_command(
+            "MGET", *keys
+        )  # a pipeline would pass the copies by
+        return values
+
     def remaining(self, keys: Sequence[str]) -> Awaitable[list[int]]:
         """See `Store.remaining`. Of a copy: from here."""
-        kept = [self._tracked.kept_for(key) for key in keys]
-        return All(
-            [
-                self.client.execute_command("PTTL", key) if left is None else Ready(_milliseconds(left))
-                for key, left in zip(keys, kept, strict=True)
-            ]
-        )
+        return All([self._left(key) for key in keys])
+
+    def _left(self, key: str) -> Any:
+        kept = self._tracked.kept_for(key)
+        return self.client.execute_command("PTTL", key) if kept is None else Ready(_milliseconds(kept))
 
 
 def _milliseconds(left: float) -> int:
