@@ -57,9 +57,10 @@ class Carry:
 
     def trace(self) -> dict[str, str] | None:
         """The trace context, if there is one."""
-        if "opentelemetry.trace" not in sys.modules:
+        module = sys.modules.get("opentelemetry.context")  # optional; imported by whoever traces
+        if module is None or not module.get_current():
             return None
-        from opentelemetry import propagate  # noqa: PLC0415  # optional, and imported by the program already
+        from opentelemetry import propagate  # noqa: PLC0415  # see above
 
         carrier: dict[str, str] = {}
         propagate.inject(carrier)

@@ -40,7 +40,7 @@ NIL: Final = msgspec.Raw(b"\xc0")
 Travel = tuple[str, Envelope]  # a job on its way to a queue
 
 
-class Failure(msgspec.Struct, frozen=True, array_like=True):
+class Failure(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a job raised, as text: the exception lived in another process."""
 
     type: str  # class, with its module
@@ -49,7 +49,7 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
     sealed: bytes | None = None  # message and traceback of a job whose payload is encrypted
 
 
-class Attempt(msgspec.Struct, frozen=True, array_like=True):
+class Attempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One run that did not end the job. Times are epoch ms of the server's clock."""
 
     number: int
@@ -61,7 +61,7 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True):
     delay: int = 0  # ms until the next one
 
 
-class End(msgspec.Struct, frozen=True, array_like=True):
+class End(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """How the job ended. Times are epoch ms of the server's clock."""
 
     state: str  # ok, dead, cancelled, discarded
@@ -91,7 +91,7 @@ class Extra(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sealed: bool = False  # arguments, result and error texts are encrypted
 
 
-class Body(msgspec.Struct, frozen=True, array_like=True):
+class Body(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """See the module."""
 
     format: int
@@ -103,7 +103,7 @@ class Body(msgspec.Struct, frozen=True, array_like=True):
     extra: Extra | None = None
 
 
-class Record(msgspec.Struct, frozen=True, array_like=True):
+class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """See the module."""
 
     format: int

@@ -157,7 +157,8 @@ class Runner:
             self._horizon, self._queue, claimed.id, claimed.fence, claimed.attempt, claimed.crashes
         )
         job.raw = claimed.body
-        job._tell, job._loop = self._progress, self._loop
+        if self._progress is not None:
+            job._tell, job._loop = self._progress, self._loop
         try:
             body = job.body = _payload.read_body(claimed.body)
             definition = self._definitions.get(body.name)
@@ -223,7 +224,7 @@ class Runner:
             return awaitable
         if lane is None:
             raise HorizonError(f"this worker has no {definition.kind} to run {definition.name!r} in")
-        return lane(job, function, args, kwargs)
+        return lane(job, function, args, dict(kwargs))
 
     def _decode_other(
         self, definition: Definition, body: Body, job_id: str

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 from gravito.errors import HorizonError
@@ -53,29 +54,18 @@ class JobContext:
         fence: grows with each run. Hand it to what must refuse a run that was overtaken.
     """
 
-    # slots: one is made for each run
-    __slots__ = (
-        "__weakref__",
-        "_loop",
-        "_tell",
-        "args",
-        "attempt",
-        "body",
-        "broken",
-        "crashes",
-        "definition",
-        "fence",
-        "horizon",
-        "id",
-        "instance",
-        "kwargs",
-        "progressed",
-        "pushes",
-        "queue",
-        "raw",
-        "started",
-        "stopped",
-    )
+    # Defaults of the class: one context is made for each run, and few runs change these.
+    instance: Job | None = None  # of the class form
+    broken: Exception | None = None  # why it cannot be run
+    started: float = 0.0  # epoch ms, the server's clock
+    stopped: Stop | None = None  # why the worker ended it
+    pushes: list[Travel] | None = None  # that go with its completion
+    progressed: Progress | None = None  # the latest
+    definition: Definition | None = None  # None: no such job here
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = MappingProxyType({})
+    _tell: Callable[[JobContext], None] | None = None  # carries progress to the queue
+    _loop: asyncio.AbstractEventLoop | None = None  # the worker's
 
     def __init__(self, horizon: Horizon, queue: str, id: str, fence: int, attempt: int, crashes: int) -> None:
         self.horizon = horizon
@@ -86,17 +76,6 @@ class JobContext:
         self.crashes = crashes
         self.raw = b""  # the body as it came
         self.body: Body = UNREAD
-        self.definition: Definition | None = None  # None: no such job here
-        self.args: tuple[Any, ...] = ()
-        self.kwargs: dict[str, Any] = {}
-        self.instance: Job | None = None  # of the class form
-        self.broken: Exception | None = None  # why it cannot be run
-        self.started = 0.0  # epoch ms, the server's clock
-        self.stopped: Stop | None = None  # why the worker ended it
-        self.pushes: list[Travel] | None = None  # that go with its completion
-        self.progressed: Progress | None = None  # the latest
-        self._tell: Callable[[JobContext], None] | None = None  # carries progress to the queue
-        self._loop: asyncio.AbstractEventLoop | None = None  # the worker's
 
     def __repr__(self) -> str:
         return f"<JobContext {self.name!r} {self.id}, attempt {self.attempt}>"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import difflib
 import inspect
-import weakref
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from itertools import islice
@@ -124,9 +123,7 @@ class Horizon:
         self._on_shutdown: list[_HOOK] = []
         self._started = 0  # startups less shutdowns
         # per event loop, since a broker's futures belong to one
-        self._brokers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Broker]] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._brokers: dict[asyncio.AbstractEventLoop, dict[str, Broker]] = {}
         _current.enter(self)
 
     def __repr__(self) -> str:
@@ -259,9 +256,9 @@ class Horizon:
             raise PayloadError(f"{call!r} cannot be pushed; build it by `job.make(...)`")
         if parent is not None:
             place = msgspec.structs.replace(place, parent=parent)
-        broker = self.broker(call.queue)
-        travel = self._packer.pack(call, broker.now_ms(), place)
-        return travel, JobHandle(self, call.queue, travel[1].id, call.definition)
+        travel = self._packer.pack(call, self.broker(call.queue).now_ms(), place)
+        queue, envelope = travel
+        return travel, JobHandle(self, queue, envelope.id, call.definition)
 
     def handle(
         self, job_id: str, queue: str = "default", job: FunctionJob[Any, R] | None = None
@@ -372,6 +369,7 @@ class Horizon:
         loop = asyncio.get_running_loop()
         brokers = self._brokers.get(loop)
         if brokers is None:
+            self._brokers = {known: item for known, item in self._brokers.items() if not known.is_closed()}
             brokers = self._brokers[loop] = {}
         broker = brokers.get(queue)
         if broker is None:

@@ -115,17 +115,17 @@ class Definition:
             return typed_decoder(Any)
 
     def bind(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], injected: Mapping[str, Any]
-    ) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], Job | None]:
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], injected: Mapping[str, Any]
+    ) -> tuple[Callable[..., Any], tuple[Any, ...], Mapping[str, Any], Job | None]:
         """What to call: function, arguments, and for a class its instance."""
         if self.method is None:
             return self.target, args, {**kwargs, **injected} if injected else kwargs, None
         instance = self.target(*args, **kwargs)
         return instance.handle, (), dict(injected), instance
 
-    def portable(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    def portable(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
         """The same for another process: function, arguments and keyword arguments that can be pickled."""
-        return _call_by_name, (*self.source, args, kwargs), {}
+        return _call_by_name, (*self.source, args, dict(kwargs)), {}
 
 
 class FunctionJob(Choices["Pending[P, R]"], Generic[P, R]):
