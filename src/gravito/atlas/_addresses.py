@@ -96,20 +96,33 @@ def parse_map(text: str) -> dict[str, str]:
     return found
 
 
-def translator(given: Any) -> Callable[[Address], Address]:
+def translator(given: Any, connection: str) -> Callable[[Address], Address]:
     """A function from the address that a node announces to the one at which it is reached.
 
     Args:
         given: None, pairs as `pairs` makes them, or a function of (host, port).
+        connection: its name, for messages.
 
-    The function raises TypeError or ValueError if the one that was given answers no address, and what that raises.
+    The function raises ConfigurationError if the one that was given fails, or answers no address.
     """
     if given is None:
-        return lambda address: address
-    if callable(given):
-        return lambda address: _checked(given(address))
-    known = {split(announced, 0): split(reached, 0) for announced, reached in given}
-    return lambda address: known.get(address, address)
+        return lambda announced: announced
+    if not callable(given):
+        known = {split(announced, 0): split(reached, 0) for announced, reached in given}
+        return lambda announced: known.get(announced, announced)
+
+    def ask(announced: Address) -> Address:
+        try:
+            return _checked(given(announced))
+        except Exception as error:
+            raise ConfigurationError(
+                f"connection {connection!r}: address_map does not say where {join(*announced)} is reached "
+                f"({type(error).__name__}: {error})",
+                field="address_map",
+                allowed="a function from (host, port) to (host, port)",
+            ) from error
+
+    return ask
 
 
 def _checked(answer: Any) -> Address:
@@ -117,13 +130,3 @@ def _checked(answer: Any) -> Address:
     if type(host) is not str or type(port) is not int or split(join(host, port), 0) != (host, port):
         raise ValueError(f"{answer!r} is no (host, port)")
     return host, port
-
-
-def no_answer(connection: str, announced: Address, error: Exception) -> ConfigurationError:
-    """The error for a function that fails, or that answers no address."""
-    return ConfigurationError(
-        f"connection {connection!r}: address_map does not say where {join(*announced)} is reached "
-        f"({type(error).__name__}: {error})",
-        field="address_map",
-        allowed="a function from (host, port) to (host, port)",
-    )

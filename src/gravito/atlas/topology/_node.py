@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -152,6 +153,18 @@ class ClusterNode(Standalone):
         entry = Entry(self.loop.create_future(), encode(args), spec, None, text, retry=NEVER)
         self.send(entry)
         return entry
+
+    async def measure(self, patience: float) -> None:
+        """Note its round trip; `patience` seconds for one that does not answer within them."""
+        self.rtt = patience
+        try:
+            async with asyncio.timeout(patience):
+                await self.ask("PING")  # the first one may have to connect
+                start = self.loop.time()
+                await self.ask("PING")
+                self.rtt = self.loop.time() - start
+        except (errors.GravitoError, TimeoutError):
+            pass
 
     def demote(self) -> None:
         """It was a primary: its wires are opened anew, so that they serve a replica's reads."""

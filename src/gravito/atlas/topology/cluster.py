@@ -55,7 +55,7 @@ class Cluster(Standalone):
         self.readers: list[ClusterNode | Lobby] = self.owners  # who takes its reads
         self.shared: Any = Waiting(self)
         self.pool: Any = Leases(self)
-        self._reached = _addresses.translator(settings.address_map)
+        self._reached = _addresses.translator(settings.address_map, settings.name)
         self._seeds = [Node(*_addresses.split(each, 6379)) for each in settings.nodes]
         self._strangers: list[ClusterNode] = []  # seeds that the map calls by another name
         self._refreshing: asyncio.Task[None] | None = None
@@ -157,12 +157,7 @@ class Cluster(Standalone):
 
     def _at(self, announced: Node) -> Node:
         """A node where it is reached. Raises ConfigurationError if the map cannot say it."""
-        try:
-            host, port = self._reached((announced.host, announced.port))
-        except Exception as error:
-            place = announced.host, announced.port
-            raise _addresses.no_answer(self.settings.name, place, error) from error
-        return Node(host, port, announced.id)
+        return Node(*self._reached((announced.host, announced.port)), announced.id)
 
     def ask(self, entry: Entry, error: errors.AskError) -> None:
         """Send an entry to the node that takes its slot over, with ASKING before it."""
@@ -387,19 +382,8 @@ class Cluster(Standalone):
     async def _measure(self) -> None:
         """Round trips of all nodes, where reads go to the nearest."""
         if self.settings.read_from == "nearest":
-            await asyncio.gather(*map(self._measure_one, self.all_nodes()))
+            await asyncio.gather(*[node.measure(_PATIENCE) for node in self.all_nodes()])
             self._choose_readers()
-
-    async def _measure_one(self, node: ClusterNode) -> None:
-        node.rtt = _PATIENCE  # of one that does not answer
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                await node.ask("PING")  # the first one may have to connect
-                start = self.loop.time()
-                await node.ask("PING")
-                node.rtt = self.loop.time() - start
-        except (errors.GravitoError, TimeoutError):
-            pass
 
     def _leave(self, node: ClusterNode) -> None:
         task = self.loop.create_task(node.aclose(), name=f"gravito leave {node.name}")

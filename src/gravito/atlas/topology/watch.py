@@ -57,7 +57,7 @@ class Watch:
     def __init__(self, settings: Settings, on_change: Callable[[Address], None]) -> None:
         self._settings = settings
         self._on_change = on_change
-        self._reached = _addresses.translator(settings.address_map)
+        self._reached = _addresses.translator(settings.address_map, settings.name)
         self._loop = asyncio.get_running_loop()
         self._primary: Address | None = None  # by the newest configuration that was heard of
         self._epoch = (
@@ -108,7 +108,7 @@ class Watch:
                 continue
             copies = [_named(each) for each in found]
             return [
-                self._at((each["ip"], int(each["port"])))
+                self._reached((each["ip"], int(each["port"])))
                 for each in copies
                 if not any(flag in each["flags"] for flag in _AWAY)
             ]
@@ -204,7 +204,7 @@ class Watch:
     def _learn(self, node: str, state: dict[str, str], named: list[str]) -> None:
         announced = (named[0], int(named[1]))
         promoted = announced != (state["ip"], int(state["port"]))
-        address = self._at(announced)
+        address = self._reached(announced)
         self._failures.pop(node, None)
         epoch = (int(state["config-epoch"]), promoted)
         if epoch > self._epoch or self._primary is None:
@@ -215,13 +215,6 @@ class Watch:
                 if not first:
                     self._announce(address)
         self._tell()
-
-    def _at(self, announced: Address) -> Address:
-        """Where a server is reached. Raises ConfigurationError if the map cannot say it."""
-        try:
-            return self._reached(announced)
-        except Exception as error:
-            raise _addresses.no_answer(self._settings.name, announced, error) from error
 
     def _announce(self, address: Address) -> None:
         log.warning(
