@@ -42,6 +42,7 @@ import functools
 import logging
 import traceback
 from collections.abc import Awaitable, Callable
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -57,6 +58,7 @@ from gravito.horizon import _arguments, _backoff, _payload
 from gravito.horizon._current import running
 from gravito.horizon._messages import Claimed, Done, Outcome
 from gravito.horizon._payload import FORMAT, NIL, Attempt, Body, End, Failure, Record, Travel
+from gravito.horizon._progress import Teller
 from gravito.horizon.context import JobContext, Signal, Stop
 from gravito.horizon.middleware import tell
 
@@ -128,7 +130,6 @@ class Runner:
         queue: where the jobs come from.
         worker: the worker's id, for the records.
         clock: epoch ms of the server's clock.
-        progress: called on the loop, with a job that told a progress (`job.progressed`).
     """
 
     def __init__(
@@ -137,14 +138,13 @@ class Runner:
         queue: str,
         worker: str,
         clock: Callable[[], float],
-        progress: Callable[[JobContext], None] | None = None,
     ) -> None:
         self._horizon = horizon
         self._queue = queue
         self._worker = worker
         self._clock = clock
-        self._progress = progress
-        self._loop = asyncio.get_running_loop() if progress is not None else None
+        self._loop = asyncio.get_running_loop()
+        self._teller = Teller(horizon.broker(queue))
         self._hooks = horizon.hooks
         self._definitions: dict[str, Definition] = {}  # used so far
 
@@ -157,8 +157,7 @@ class Runner:
             self._horizon, self._queue, claimed.id, claimed.fence, claimed.attempt, claimed.crashes
         )
         job.raw = claimed.body
-        if self._progress is not None:
-            job._tell, job._loop = self._progress, self._loop
+        job._tell, job._loop = self._teller.tell, self._loop
         try:
             body = job.body = _payload.read_body(claimed.body)
             definition = self._definitions.get(body.name)
@@ -308,6 +307,8 @@ class Runner:
         body = job.body
         if end is not None:
             # a dead job keeps its body; of others the record is all that stays
+            if job.progressed is not None:
+                self._teller.forget(job)
             kept = NIL if outcome == "dead" else msgspec.Raw(job.raw)
             record = _payload.encode(Record(FORMAT, (), end, kept))
         pushes: tuple[Travel, ...] = tuple(job.pushes) if job.pushes and outcome == "ok" else ()
@@ -363,7 +364,7 @@ class Runner:
         message = str(error)
         if job.stopped == "timeout" and job.definition is not None and job.definition.kind == "thread":
             message += "; its thread cannot be stopped and may still be running"
-        text = "".join(traceback.format_exception(error))
+        text = "".join(traceback.format_exception(type(error), error, _own_frames_cut(error)))
         if len(text) > _LONGEST_TRACEBACK:
             half = _LONGEST_TRACEBACK // 2
             text = f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
@@ -374,6 +375,14 @@ class Runner:
         except Exception:  # no keys here, which may be why it failed; its words could hold what is secret
             sealed = None
         return Failure(name, "(encrypted)", "", sealed)
+
+
+def _own_frames_cut(error: BaseException) -> TracebackType | None:
+    """The traceback from the job's own code on, where it got that far."""
+    start = error.__traceback__
+    while start is not None and start.tb_frame.f_code.co_filename == __file__:
+        start = start.tb_next
+    return start or error.__traceback__
 
 
 def _note(job: JobContext, end: End) -> bytes | None:

@@ -19,6 +19,7 @@ from gravito.errors import (
 from gravito.horizon import _payload
 from gravito.horizon._messages import Look, Pushed, State
 from gravito.horizon._payload import FORMAT, NIL, Attempt, Body, End, Failure, Record
+from gravito.horizon._progress import read_progress
 from gravito.horizon.context import Progress
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
         error: its latest failure.
         error_type: the class of that.
         traceback: of that, as text.
-        progress: what it told last: done, of how much, a note.
+        progress: what it told last while it runs: done, of how much, a note.
         tags: words to find it by.
         meta: as given by `.meta(...)`.
     """
@@ -111,7 +112,11 @@ class JobHandle(Generic[R_co]):
 
     async def status(self) -> JobStatus:
         """Where it is, and what is known of it."""
-        return read_status(self._horizon, await self._horizon.broker(self.queue).look(self.id))
+        broker = self._horizon.broker(self.queue)
+        status = read_status(self._horizon, await broker.look(self.id))
+        if status.state == "running":
+            status = msgspec.structs.replace(status, progress=await read_progress(broker, self.id))
+        return status
 
     async def wait(self, timeout: float | None = None) -> JobStatus:
         """Wait until it has ended, well or not.
@@ -163,7 +168,7 @@ class JobHandle(Generic[R_co]):
         return state in ("cancelled", "running")
 
     async def progress(self) -> Progress | None:
-        """What it told last: done, of how much, a note; None if it told nothing."""
+        """What it told last: done, of how much, a note; None if it told nothing, or does not run."""
         return (await self.status()).progress
 
     async def _ended(self, timeout: float | None) -> Look:
@@ -240,7 +245,7 @@ def read_end(look: Look) -> Record:
         reason = _given_up(look.record)
         if reason is None:
             raise
-        failure = Failure("gravito.errors.WorkerDiedError", reason)
+        failure = Failure("gravito.errors.ProcessDiedError", reason)
         return Record(FORMAT, (), End("dead", look.attempts, 0, look.due_ms or 0, "", failure))
 
 
