@@ -49,6 +49,16 @@ async def test_commands_over_many_slots(plain: Client, prefixed: Client) -> None
 
 async def test_pipelines_scripts_and_transactions(plain: Client, prefixed: Client) -> None:
     assert await prefixed.pipeline(False).set("a", 1).set("b", 2).mget("a").exec() == [True, True, ["1"]]
+    pipe = (
+        prefixed.pipeline(False)
+        .mset({"k1": 1, "k2": 2, "k3": 3})
+        .mget("k3", "k1")
+        .keys("k*")
+        .delete("k1", "k2")
+    )
+    *split, keys, deleted = await pipe.execute()
+    assert (split, sorted(keys), deleted) == ([True, ["3", "1"]], ["k1", "k2", "k3"], 2)
+    assert await prefixed.unlink("k3") == 1
     script = prefixed.script("return redis.call('incr', KEYS[1])")
     assert await script(keys=["a"]) == 2
     assert await prefixed.pipeline(True).incr("{t}n").rpush("{t}l", "x").exec() == [1, 1]
