@@ -246,7 +246,14 @@ def test_defaults_are_part_of_the_key() -> None:
 
 @pytest.mark.parametrize(
     ("args", "kwargs"),
-    [((), {}), ((1,), {}), ((1, 2, 3, 4), {}), ((1, 2), {"x": 1}), ((1, 2), {"user_id": 1})],
+    [
+        ((), {}),
+        ((1,), {}),
+        ((1, 2, 3, 4), {}),
+        ((1, 2), {"x": 1}),
+        ((1, 2), {"user_id": 1}),
+        ((1, 2, "en"), {"x": 1}),
+    ],
 )
 def test_a_call_that_is_none_makes_no_key(args: Any, kwargs: Any) -> None:
     with pytest.raises(TypeError):
