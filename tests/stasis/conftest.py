@@ -39,11 +39,12 @@ def store_url(request: pytest.FixtureRequest, store_name: str) -> str | None:
 
 
 @pytest.fixture
-async def store(store_name: str, store_url: str | None) -> AsyncIterator[Store]:
+async def store(store_name: str, store_url: str | None, gravito_protocol: int | None) -> AsyncIterator[Store]:
     """A store of each kind, empty."""
     if store_url is None:
         yield MemoryStore()
         return
-    async with opened(store_name, store_url) as store:
+    protocol = None if store_name.startswith("tiered") else gravito_protocol  # a tier needs RESP3
+    async with opened(store_name, store_url, protocol=protocol) as store:
         await store.client.flushall()
         yield store

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from gravito.errors import WrongTypeError
 from gravito.stasis._awaitables import All, Ready
 from gravito.stasis._blob import fits, new_id, overflow
+from gravito.stasis._scripts import source
 from gravito.stasis.store import KEEP, Keep
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ class RedisStore:
         return f"<{type(self).__name__} on {self.client!r}>"
 
     def _script(self, name: str) -> Script:
-        source = files("gravito.stasis").joinpath("scripts", f"store_{name}.lua").read_text(encoding="utf-8")
-        return self.client.script(source, f"stasis/store_{name}.lua")
+        file = f"store_{name}.lua"
+        return self.client.script(source(file), file)
 
     def read(self, keys: Sequence[str]) -> Awaitable[list[bytes | None]]:
         """See `Store.read`. https://redis.io/commands/mget"""
