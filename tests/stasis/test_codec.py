@@ -8,6 +8,7 @@ import enum
 import math
 import pickle
 import random
+import subprocess
 import sys
 import types
 import zlib
@@ -294,6 +295,22 @@ def test_the_collector_shows_all_here() -> None:
     assert not _faithful.is_plain(vars(holder))
     holder.extra = 1
     assert _faithful.is_plain(vars(holder))
+
+
+@each_codec
+def test_private_attributes_and_what_was_set_come_back(subject: Codec) -> None:
+    account = Account(accountNumber=1)
+    account._note = "private"
+    read = subject.decode(subject.encode(account, "k"), "k")
+    assert (read, read._note, read.model_fields_set) == (account, "private", {"number"})
+
+
+def test_optional_packages_are_not_imported() -> None:
+    code = (
+        "import sys; from gravito.stasis._codec import Codec; c = Codec(); c.decode(c.encode((1,), 'k'), 'k', tuple);"
+        "sys.exit(bool({'pydantic', 'zstandard'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
 
 # -- reading with a type -------------------------------------------------------------------------------------
