@@ -50,3 +50,12 @@ def spin(mark: str) -> None:
     Path(mark).write_text(str(os.getpid()))
     while True:
         time.sleep(0.01)
+
+
+def alive(process: int) -> bool:
+    """Whether a process runs."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True

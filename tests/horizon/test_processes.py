@@ -24,15 +24,6 @@ async def processes() -> AsyncIterator[Processes]:
     pool.close()
 
 
-def alive(pid: int) -> bool:
-    """Whether a process runs."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 async def test_a_result_comes_back_from_another_process(processes: Processes) -> None:
     assert await processes.run(tasks.double, (21,), {}) == 42
     assert await processes.run(tasks.pid, (), {}) != os.getpid()
@@ -80,7 +71,7 @@ async def test_a_cancelled_job_is_killed(processes: Processes, tmp_path: Path) -
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert not alive(pid)
+    assert not tasks.alive(pid)
     assert await processes.run(tasks.double, (5,), {}) == 10
 
 
@@ -92,4 +83,4 @@ async def test_closing_kills_what_still_runs(tmp_path: Path) -> None:
     pool.close()
     with pytest.raises(ProcessDiedError):
         await task
-    assert not alive(int(mark.read_text()))
+    assert not tasks.alive(int(mark.read_text()))

@@ -42,6 +42,7 @@ class Supervisor:
             most work waits. None: every worker serves all queues.
         at_least: processes that each queue keeps when they are balanced.
         every: seconds between two looks at the loads.
+        until_done: a worker that ends in order is not replaced; `run` returns when all have.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Supervisor:
         loads: Callable[[], Awaitable[Mapping[str, Load]]] | None = None,
         at_least: int = 1,
         every: float = 3.0,
+        until_done: bool = False,
     ) -> None:
         self._command = command
         self._queues = tuple(queues)
@@ -62,6 +64,7 @@ class Supervisor:
         self._loads = loads
         self._at_least = at_least
         self._every = every
+        self._until_done = until_done
         self._children: set[_Child] = set()
         self._tasks: set[asyncio.Task[None]] = set()  # one for each child: waits for its end
         self._stopping = asyncio.Event()
@@ -118,6 +121,10 @@ class Supervisor:
         status = await child.process.wait()
         self._children.discard(child)
         if child.leaving or self._stopping.is_set():
+            return
+        if self._until_done and status == 0:
+            if not self._children:
+                self._stopping.set()
             return
         self.restarts += 1
         if status == RECYCLE:

@@ -1,0 +1,78 @@
+"""`gravito horizon`: workers of the job queue, and what they work on."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from gravito.cli._target import HELP, load
+from gravito.cli._work import Work, run_supervisor, run_worker
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Workers of the job queue, and its jobs.")
+
+
+@app.callback()
+def _group() -> None:
+    """Workers of the job queue, and its jobs."""
+
+
+@app.command()
+def work(
+    target: Annotated[str, typer.Argument(metavar="MODULE:NAME", help=HELP)],
+    queues: Annotated[
+        str, typer.Option("--queues", "-q", help="Queues, parted by commas; the first one goes first.")
+    ] = "default",
+    concurrency: Annotated[
+        int, typer.Option("--concurrency", "-c", min=1, help="Jobs that a process runs at the same time.")
+    ] = 100,
+    processes: Annotated[int, typer.Option("--processes", "-p", min=1, help="Worker processes.")] = 1,
+    balance: Annotated[
+        bool,
+        typer.Option("--balance", help="Each process serves one queue, and goes where most work waits."),
+    ] = False,
+    grace: Annotated[
+        float, typer.Option("--grace", min=0, help="Seconds that running jobs get at the end.")
+    ] = 30.0,
+    burst: Annotated[bool, typer.Option("--burst", help="End when nothing is left to run.")] = False,
+    reload: Annotated[
+        bool,
+        typer.Option("--reload", help="Restart when a file of the application changes; for development."),
+    ] = False,
+    schedules: Annotated[
+        bool, typer.Option("--schedules/--no-schedules", help="Fire the application's schedules, too.")
+    ] = True,
+    max_jobs: Annotated[
+        int | None, typer.Option("--max-jobs", min=1, help="Replace a process after so many jobs.")
+    ] = None,
+    max_memory: Annotated[
+        int | None, typer.Option("--max-memory", min=1, help="Replace a process that uses more MiB.")
+    ] = None,
+    supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
+) -> None:
+    """Run jobs until Ctrl-C or SIGTERM; running jobs are finished first.
+
+    Example: gravito horizon work app:horizon --queues critical,default --concurrency 100 --processes 4
+    """
+    names = tuple(name.strip() for name in queues.split(",") if name.strip())
+    settings = Work(
+        target=target,
+        queues=names,
+        concurrency=concurrency,
+        grace=grace,
+        burst=burst,
+        schedules=schedules,
+        max_jobs=max_jobs,
+        max_memory=max_memory,
+        supervised=supervised,
+    )
+    replaced = max_jobs is not None or max_memory is not None
+    if supervised or not (processes > 1 or reload or balance or replaced):
+        raise typer.Exit(run_worker(load(target), settings))
+    if burst and (reload or balance):
+        raise typer.BadParameter("--burst ends by itself; it goes with neither --reload nor --balance")
+    if balance and processes < len(names):
+        raise typer.BadParameter(f"--balance needs a process for each of the {len(names)} queues")
+    run_supervisor(load(target), settings, processes, balance=balance, reload=reload)

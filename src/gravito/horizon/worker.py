@@ -1,0 +1,370 @@
+"""The worker: claims jobs of its queues, runs them side by side, and hands in how they ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from gravito.errors import ConfigurationError
+from gravito.horizon._lane import Lane
+from gravito.horizon._messages import Claimed, Done
+from gravito.horizon._places import Places
+from gravito.horizon._stall import StallWatch
+
+if TYPE_CHECKING:
+    from gravito.horizon.context import JobContext, Stop
+    from gravito.horizon.horizon import Horizon
+
+__all__ = ["Tally", "Worker", "WorkerOptions"]
+
+_log = logging.getLogger("gravito.horizon")
+
+_TICK: Final = 0.05  # seconds between two looks at the running jobs' deadlines
+_AGAIN: Final = 1.0  # seconds until a job that did not heed its cancellation is cancelled again
+_SHORT: Final = 500.0  # ms; longer jobs are not claimed ahead of a free place
+_AHEAD: Final = 100.0  # ms of work to claim ahead
+
+
+class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How a worker works.
+
+    Args:
+        queues: names, the first one goes first.
+        concurrency: jobs that run at the same time.
+        grace: seconds that running jobs get when the worker is told to stop; then they are cancelled and go back to
+            their queue, and the attempt is not charged.
+        burst: end when nothing is ready, delayed or running; for tests and cron.
+        max_jobs: end after so many jobs, to be replaced by a fresh process; None: never.
+        max_memory: MiB of resident memory after which it ends likewise; None: never.
+        stall: seconds for which a job may block the event loop before it is named in the log.
+        stall_patience: seconds for which leases are kept in such a stall.
+    """
+
+    queues: tuple[str, ...] = ("default",)
+    concurrency: int = 100
+    grace: float = 30.0
+    burst: bool = False
+    max_jobs: int | None = None
+    max_memory: int | None = None
+    stall: float = 1.0
+    stall_patience: float = 60.0
+
+    def __post_init__(self) -> None:
+        if not self.queues or not isinstance(self.queues, (tuple, list)):
+            raise _wrong("queues", self.queues, "one name or more")
+        for name, least in (("concurrency", 1), ("grace", 0), ("max_jobs", 1), ("max_memory", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise _wrong(name, value, f"{least} or more")
+
+
+@dataclass(slots=True)
+class Tally:
+    """How the runs of a worker ended."""
+
+    done: int = 0
+    retried: int = 0
+    dead: int = 0
+    released: int = 0
+    cancelled: int = 0
+    refused: int = 0  # completions that came after the lease was gone
+
+    @property
+    def runs(self) -> int:
+        """All of them."""
+        return self.done + self.retried + self.dead + self.released + self.cancelled
+
+
+class Worker:
+    """Works on queues until it is stopped; one for each process and event loop.
+
+    Args:
+        horizon: whose jobs.
+        options: see `WorkerOptions`.
+    """
+
+    def __init__(self, horizon: Horizon, options: WorkerOptions | None = None) -> None:
+        self.horizon = horizon
+        self.options = options or WorkerOptions()
+        # the host and process are for people; the rest makes it unique also after a restart with the same pid
+        self.id = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self.tally = Tally()
+        self.draining = False  # claims nothing more
+        self.recycle = False  # it ended by its own limits, and wants to be replaced
+        self.lanes: list[Lane] = []
+        self._running: dict[JobContext, _Run] = {}
+        self._waiting = 0  # claimed jobs without a place, in all lanes
+        self._mean = _SHORT  # ms that a job takes, lately; nothing is claimed ahead before that is known
+        self._ended = 0  # jobs so far; tells whether a lane's last look is still true
+        self._places: Places  # for what is no coroutine; made by `run`, in its loop
+        self._stopped = asyncio.Event()  # somebody asked for the end
+
+    def __repr__(self) -> str:
+        state = "draining" if self.draining else "working"
+        return f"<Worker {self.id} {state}, {len(self._running)} of {self.options.concurrency} running>"
+
+    @property
+    def running(self) -> list[JobContext]:
+        """The jobs that run now."""
+        return list(self._running)
+
+    def stop(self) -> None:
+        """Claim nothing more, let running jobs finish within the grace time, then `run` returns. From its loop."""
+        self._stopped.set()
+
+    async def run(self) -> Tally:
+        """Work until `stop`, or by the options until there is nothing to do or enough was done.
+
+        Raises:
+            HorizonError: a queue's server may evict keys.
+            InjectionError: nothing provides what a job asks for.
+        """
+        await self.horizon.startup()
+        self._places = Places(self.options.concurrency)
+        for rank, queue in enumerate(self.options.queues):
+            self.lanes.append(Lane(self, self.horizon.broker(queue), rank))
+        watch = StallWatch(
+            self._busy_with,
+            self._renew,
+            after=self.options.stall,
+            patience=self.options.stall_patience,
+            every=self.lanes[0].broker.lease_ms / 3000,
+        )
+        helpers = [
+            asyncio.create_task(self._watch_deadlines()),
+            asyncio.create_task(self._drain_when_asked()),
+        ]
+        try:
+            async with asyncio.TaskGroup() as group:
+                for lane in self.lanes:
+                    group.create_task(lane.run(), name=f"lane {lane.broker.queue}")
+        finally:
+            for task in helpers:
+                task.cancel()
+            watch.close()
+            self._places.close()
+            await self.horizon.shutdown()
+        return self.tally
+
+    # -- what the lanes ask ----------------------------------------------------------------------------------
+
+    def room(self, lane: Lane) -> int:
+        """How many jobs a lane may claim now."""
+        concurrency = self.options.concurrency
+        ahead = 0
+        if self._mean < _SHORT:
+            ahead = int(concurrency * min(1.0, _AHEAD / max(self._mean, 1.0)))
+        free = concurrency + ahead - len(self._running) - self._waiting
+        if any(
+            other.full for other in self.lanes[: lane.rank]
+        ):  # they go first, but not to the end of the world
+            share = max(1, concurrency // 10)
+            free = min(free, share - len(lane.buffer) - len(self.running_in(lane)))
+        return free
+
+    def running_in(self, lane: Lane) -> list[Claimed]:
+        """The claims of a lane that run now."""
+        return [run.claimed for run in self._running.values() if run.lane is lane]
+
+    def took(self, count: int) -> None:
+        """A lane has claimed jobs, or given them back."""
+        self._waiting += count
+
+    def pump(self) -> None:
+        """Begin jobs that wait, as far as there are places."""
+        for lane in self.lanes:
+            while lane.buffer and len(self._running) < self.options.concurrency:
+                self._waiting -= 1
+                self._begin(lane, lane.buffer.popleft())
+
+    def give_back(self, lane: Lane) -> list[Done]:
+        """The lane's jobs that have not begun, as completions that release them."""
+        released = [Done(job.id, job.fence, "release") for job in lane.buffer]
+        self.took(-len(released))
+        self.tally.released += len(released)
+        lane.buffer.clear()
+        return released
+
+    def refused(self, ids: Iterable[str]) -> None:
+        """Completions that came too late."""
+        for job_id in ids:
+            self.tally.refused += 1
+            _log.warning(
+                "the completion of job %s was refused: its lease was gone, and it runs elsewhere", job_id
+            )
+
+    def lost(self, claims: Iterable[Claimed]) -> None:
+        """Leases that somebody else has by now: what runs under them is stopped."""
+        gone = {(job.id, job.fence) for job in claims}
+        if not gone:
+            return
+        for lane in self.lanes:
+            kept = [job for job in lane.buffer if (job.id, job.fence) not in gone]
+            self.took(len(kept) - len(lane.buffer))
+            lane.buffer.clear()
+            lane.buffer.extend(kept)
+        for run in list(self._running.values()):
+            if (run.claimed.id, run.claimed.fence) in gone:
+                self._cancel(run, "lost")
+
+    def cancel(self, ids: Iterable[str]) -> None:
+        """Jobs that somebody wants to end."""
+        wanted = set(ids)
+        if wanted:
+            for run in list(self._running.values()):
+                if run.claimed.id in wanted:
+                    self._cancel(run, "cancel")
+
+    def looked(self, lane: Lane, found: int, since: int) -> None:
+        """A lane has asked for jobs; with `burst`, the last empty answer ends the worker.
+
+        Args:
+            lane: which one.
+            found: how many it got.
+            since: what `ended` was when it asked.
+        """
+        lane.empty_since = since if not found else None
+        if not self.options.burst or self._running or self._waiting:
+            return
+        outdated = [each for each in self.lanes if each.empty_since != self._ended]
+        for each in outdated:  # what has run meanwhile may have pushed into them
+            each.stir()
+        if not outdated:
+            self.stop()
+
+    @property
+    def ended(self) -> int:
+        """Jobs that have ended in this worker so far."""
+        return self._ended
+
+    # -- jobs ------------------------------------------------------------------------------------------------
+
+    def _begin(self, lane: Lane, claimed: Claimed) -> None:
+        job = lane.runner.open(claimed)
+        run = _Run(lane, claimed, job)
+        timeout = job.definition.options.timeout if job.definition is not None else None
+        if timeout is not None:
+            run.deadline = self._places.loop.time() + timeout
+        self._running[job] = run
+        run.task = self._places.loop.create_task(self._run(run))
+
+    async def _run(self, run: _Run) -> None:
+        job, lane = run.job, run.lane
+        try:
+            done = await lane.runner.run(job, self._places.run)
+        except BaseException:  # cancelled a second time, inside of a hook
+            _log.exception("job %s %s: its end was cut short; it goes back to its queue", job.name, job.id)
+            done = Done(job.id, job.fence, "release")
+        del self._running[job]
+        self._ended += 1
+        if job.stopped != "lost":
+            self._count(done)
+            lane.done.append(done)
+        if self._waiting:
+            self.pump()
+        lane.stir()
+        if self.options.max_jobs is not None and self._ended >= self.options.max_jobs:
+            self.recycle = True
+            self.stop()
+
+    def _count(self, done: Done) -> None:
+        tally = self.tally
+        if done.outcome == "ok":
+            tally.done += 1
+            self._mean += 0.05 * (done.run_ms - self._mean)
+        elif done.outcome == "retry":
+            tally.retried += 1
+        elif done.outcome == "dead":
+            tally.dead += 1
+        elif done.outcome == "release":
+            tally.released += 1
+        else:
+            tally.cancelled += 1
+
+    def _cancel(self, run: _Run, why: Stop) -> None:
+        run.lane.runner.stop(run.job, why)
+        run.cancelled = self._places.loop.time()
+        if run.task is not None:
+            run.task.cancel()
+
+    async def _watch_deadlines(self) -> None:
+        loop = asyncio.get_running_loop()
+        looked_at_memory = loop.time()
+        while True:
+            await asyncio.sleep(_TICK)
+            now = loop.time()
+            for run in list(self._running.values()):
+                if run.cancelled is not None:
+                    if now - run.cancelled > _AGAIN:
+                        _log.warning("job %s %s does not heed its cancellation", run.job.name, run.job.id)
+                        self._cancel(run, "lost")
+                elif run.deadline is not None and now >= run.deadline:
+                    self._cancel(run, "timeout")
+            if self.options.max_memory is not None and now - looked_at_memory > 1:
+                looked_at_memory = now
+                self._look_at_memory(self.options.max_memory)
+
+    def _look_at_memory(self, most: int) -> None:
+        used = resident_memory() >> 20
+        if used > most and not self._stopped.is_set():
+            _log.info("worker %s uses %d MiB, more than %d: it ends to be replaced", self.id, used, most)
+            self.recycle = True
+            self.stop()
+
+    async def _drain_when_asked(self) -> None:
+        await self._stopped.wait()
+        self.draining = True
+        for lane in self.lanes:
+            lane.stir()
+        await asyncio.sleep(self.options.grace)
+        for run in list(self._running.values()):
+            _log.warning("job %s %s did not end within the grace time", run.job.name, run.job.id)
+            self._cancel(run, "shutdown")
+
+    # -- while the loop stands still; both are called in a thread --------------------------------------------
+
+    def _busy_with(self) -> str:
+        current = asyncio.current_task(self._places.loop)
+        for run in list(self._running.values()):
+            if run.task is current:
+                return f"job {run.job.name} {run.job.id}"
+        return "code outside of the jobs"
+
+    async def _renew(self) -> None:
+        for lane in self.lanes:
+            await lane.renew()
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    lane: Lane
+    claimed: Claimed
+    job: JobContext
+    task: asyncio.Task[None] | None = None
+    deadline: float | None = None  # loop time at which it has run too long
+    cancelled: float | None = None  # loop time of its last cancellation
+
+
+def resident_memory() -> int:
+    """Bytes of this process that are in memory."""
+    try:
+        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123  # once a second, on the event loop
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        import resource  # noqa: PLC0415  # macOS has no /proc
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _wrong(field: str, value: Any, allowed: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"worker: {field} is {value!r}; allowed: {allowed}", field=field, value=value, allowed=allowed
+    )
