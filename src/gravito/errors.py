@@ -418,7 +418,8 @@ class JobFailedError(HorizonError):
 
     def __init__(self, message: str, *, error_type: str = "", traceback: str = "") -> None:
         super().__init__(message)
-        self.error_type = error_type  # the class of what the job raised, with its module  # type: ignore[assignment]  # redis-py keeps a category of its own there
+        # the class of what the job raised, with its module
+        self.error_type = error_type  # type: ignore[assignment]  # redis-py keeps a category of its own there
         self.traceback = traceback  # as text: the exception lived in another process
 
 
