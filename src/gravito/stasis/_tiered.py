@@ -41,6 +41,10 @@ class TieredStore(RedisStore):
         self._tracked = self.client.tracked(max_entries=max_entries, max_bytes=max_bytes, heartbeat=heartbeat)
         self._reader = self._tracked
 
+    def read(self, keys: Sequence[str]) -> Awaitable[list[bytes | None]]:
+        """See `Store.read`. A GET for each key: a copy is found faster so than by MGET. https://redis.io/commands/get"""
+        return self._read_each(keys)
+
     async def _read_many(self, keys: Sequence[str]) -> list[bytes | None]:
         values: list[bytes | None] = await self._tracked.execute_command(
             "MGET", *keys
