@@ -153,6 +153,72 @@ class TestDemotion:
                     await asyncio.wait_for(waiting, 10)
 
 
+class TestFailover:
+    async def test_who_waited_at_the_old_primary_waits_on_at_the_new_one(
+        self, client: Client, sentinels: LocalSentinels
+    ) -> None:
+        """A planned one: the old primary lives. It is asked to let them go, so it is certain that it served nobody."""
+        old = sentinels.primary()
+        calls = [client.blpop("l", BEGAN), client.blpop("l", 0), client.bzpopmin("z", BEGAN)]
+        await blocked(old, 3)
+        await asyncio.to_thread(sentinels.sentinels[0].ask, "SENTINEL", "FAILOVER", sentinels.service)
+        await asyncio.to_thread(sentinels.succeed, old)
+        await blocked(sentinels.primary(), 3)
+        assert asked_for(calls[0]) < BEGAN
+        await client.rpush("l", "a", "b")
+        await client.zadd("z", {"m": 1})
+        got = await asyncio.wait_for(asyncio.gather(*calls), 10)
+        assert sorted(got[:2]) == [("l", "a"), ("l", "b")]
+        assert got[2] == ("z", "m", 1.0)
+        await asyncio.to_thread(sentinels.rejoin, old)
+
+    async def test_a_silent_primary_leaves_them_in_doubt(
+        self, client: Client, sentinels: LocalSentinels
+    ) -> None:
+        waiting = asyncio.ensure_future(client.blpop("l", BEGAN))
+        lost = sentinels.primary()
+        await blocked(lost)
+        lost.suspend()
+        with pytest.raises(errors.ConnectionError, match="the primary is no longer") as caught:
+            await asyncio.wait_for(waiting, 20)
+        assert caught.value.maybe_applied
+        await asyncio.to_thread(sentinels.rejoin, lost)
+
+    async def test_nothing_is_lost_between_the_two(self, sentinels: LocalSentinels) -> None:
+        """A server is asked to let go whom it may be serving at that moment: each element reaches one caller."""
+        node = sentinels.primary()
+        async with (
+            Client.from_url(f"redis://{node.address}") as single,
+            Client.from_url(f"redis://{node.address}") as other,
+        ):
+            await single.ping()
+            pool = single._state().topology.pool
+            pool.elsewhere = (errors.ReadOnlyError,)  # as behind sentinels
+            got: list[str] = []
+            for number in range(300):
+                call = asyncio.ensure_future(single.blpop("l", BEGAN))
+                await until(lambda: pool._waits)
+                await asyncio.sleep(number % 3 * 0.001)
+                (wire,) = pool._waits
+                assert pool.let_go(wire) is not None
+                if number % 2:  # by two connections: the server takes the one or the other first
+                    push, unblock = (
+                        other.rpush("l", number),
+                        single.client_unblock(wire.client_id, error=True),
+                    )
+                else:
+                    unblock, push = (
+                        single.client_unblock(wire.client_id, error=True),
+                        other.rpush("l", number),
+                    )
+                await unblock
+                got.append((await asyncio.wait_for(call, 10))[1])
+                await push
+            assert got == [str(number) for number in range(300)]
+            assert single.stats().retries > 10
+            assert await single.llen("l") == 0
+
+
 class TestCluster:
     async def test_the_replica_takes_over(self, cluster_with_replicas: LocalCluster) -> None:
         cluster = cluster_with_replicas

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from gravito import errors
@@ -24,6 +24,8 @@ from gravito.atlas.wire.shared import SharedWire
 
 log = logging.getLogger("gravito.atlas")
 
+_LETS_GO_WITHIN = 1.0  # seconds for an old primary to let go who waits there
+_UNBLOCK = Spec.of("CLIENT UNBLOCK")
 _ROLE = Spec.of("ROLE", Route.NEUTRAL)
 _DEMOTED = (errors.ReadOnlyError,)  # what a primary answers to a write once it is a replica
 
@@ -41,6 +43,7 @@ class Sentinel(Standalone):
         self.readers: SharedWire | None = None  # to a replica, when reads go there
         super().__init__(settings, hooks)
         self.watch = Watch(settings, self._moved)
+        self._tasks: set[asyncio.Task[None]] = set()  # old primaries that are being left
         self._opened: set[Wire] = set()  # every wire to a primary, those of subscriptions and leases too
         self.shared.elsewhere = self.pool.elsewhere = _DEMOTED
         self.shared.on_elsewhere = self.pool.on_elsewhere = self.watch.doubt
@@ -153,10 +156,45 @@ class Sentinel(Standalone):
         return await self.open()
 
     def _moved(self, address: Address) -> None:
-        """Close what leads to the old primary: it may be silent for long, and what it says counts no more."""
+        """Close what leads to the old primary: it may be silent for long, and what it says counts no more.
+
+        Blocking commands wait there in vain: an old primary that lives is asked to let them go, for then it is certain
+        that they were not served, and they go on waiting at the new one.
+        """
         where = _addresses.join(*address)
-        _leave([wire for wire in self._opened if wire.address != where], where)
+        waiting: dict[str, dict[Wire, asyncio.Event]] = {}
+        for wire in [wire for wire in self._opened if wire.address != where]:
+            let_go = self.pool.let_go(wire)
+            if let_go is None:
+                wire.fail(_gone(wire, where))
+            else:
+                waiting.setdefault(wire.address, {})[wire] = let_go
         self.pool.drop_idle()
+        for old, wires in waiting.items():
+            task = self.loop.create_task(self._let_go(old, wires, where), name=f"gravito let go {old}")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _let_go(self, old: str, wires: dict[Wire, asyncio.Event], where: str) -> None:
+        """Ask by another wire, for these wait. Whoever is not let go in time is in doubt."""
+        try:
+            async with asyncio.timeout(_LETS_GO_WITHIN):
+                wire = await open_wire(node_settings(self.settings, _addresses.split(old, 6379)), self.meter)
+                try:
+                    for each in wires:
+                        future = self.loop.create_future()
+                        words = ("CLIENT", "UNBLOCK", each.client_id, "ERROR")
+                        wire.send(Entry(future, resp.encode(words), _UNBLOCK, None, True))
+                        await future
+                finally:
+                    wire.close()
+                for let_go in wires.values():
+                    await let_go.wait()
+        except (errors.GravitoError, TimeoutError) as error:
+            log.debug("'%s': %s lets nobody go: %s", self.settings.name, old, error)
+        finally:
+            for each in wires:
+                each.fail(_gone(each, where))
 
     async def aclose(self) -> None:
         """Finish what is in flight, within `timeouts.drain`, and close every wire."""
@@ -165,6 +203,9 @@ class Sentinel(Standalone):
             if self.readers is not None:
                 await self.readers.aclose(self.settings.timeouts.drain)
         finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
             await self.watch.aclose()
 
 
@@ -175,9 +216,8 @@ async def _abandon(task: asyncio.Task[Wire]) -> None:
         outcome.close()
 
 
-def _leave(wires: Iterable[Wire], where: str) -> None:
-    for wire in wires:
-        wire.fail(errors.ConnectionLostError(f"the primary is no longer {wire.address} but {where}"))
+def _gone(wire: Wire, where: str) -> errors.ConnectionLostError:
+    return errors.ConnectionLostError(f"the primary is no longer {wire.address} but {where}")
 
 
 def _nowhere(entry: Entry) -> None:

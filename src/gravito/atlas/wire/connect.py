@@ -109,6 +109,8 @@ async def _shake_hands(wire: Wire, settings: Settings, credentials: Credentials,
     replies = await _ask(wire, plan)
     for step, reply in zip(plan, replies, strict=False):
         handshake.check(step, reply, where)
+    if replies and isinstance(replies[0], dict):
+        wire.client_id = replies[0].get("id", 0)
     if len(replies) < len(plan):
         assert wire.ended is not None
         raise wire.ended from wire.ended.__cause__

@@ -46,6 +46,7 @@ class Wire(Inbox, asyncio.Protocol):
         super().__init__(address, limits, meter if meter is not None else Meter())
         self.ended: Exception | None = None  # why it ended; None while it lives
         self.on_end: OnEnd | None = None  # owner's callback: (wire, error, sent, unsent), called once
+        self.client_id = 0  # the server's number for this connection, by HELLO; 0 where it was not said
         self.counted = False  # it is among the meter's connects, so its loss is one of its disconnects
         self._loop = loop
         self._transport: asyncio.Transport | None = None  # None before the socket is made

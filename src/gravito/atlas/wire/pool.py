@@ -45,6 +45,9 @@ class LeasePool:
         self._line: deque[asyncio.Future[None]] = deque()  # who waits for a place
         self._tasks: set[asyncio.Task[None]] = set()  # single commands under way
         self._closed = False
+        # Wires on which a blocking command waits, with the command and the end of its waiting.
+        self._waits: dict[Wire, tuple[Entry, asyncio.Event]] = {}
+        self._letting_go: set[Wire] = set()  # of these, those whose server was asked to let go
         self.elsewhere: tuple[
             type[Exception], ...
         ] = ()  # refusals that mean: this is the wrong server by now
@@ -260,7 +263,9 @@ class LeasePool:
             nonlocal again, clean
             if refused is not entry:
                 return False
-            if hold and not waits.may_move(entry, error, begun, begun + hold, self._loop.time()):
+            unserved = waits.is_unserved(error, wire in self._letting_go)
+            ends = begun + hold
+            if hold and not waits.may_move(entry, error, unserved, begun, ends, self._loop.time()):
                 return False
             if self.redirect is not None and self.redirect(refused, error):
                 settled.set()  # it travels on elsewhere, and this wire is given back
@@ -271,9 +276,7 @@ class LeasePool:
                 refused.attempt += 1
                 self.drop_idle()
             else:
-                away = isinstance(error, self.elsewhere) or (
-                    bool(self.elsewhere) and waits.is_unserved(error)
-                )
+                away = isinstance(error, self.elsewhere) or (bool(self.elsewhere) and unserved)
                 again, clean = self._pause_after(refused, error, away), clean and not away
             if again is None:
                 return False
@@ -283,7 +286,7 @@ class LeasePool:
             return True
 
         begun = self._loop.time()
-        if hold and entry.ends and waits.shorten(entry, begun):
+        if hold and entry.ends and waits.shorten(entry, begun, entry.ends):
             hold = max(entry.ends - begun, 0.001)
         settled = asyncio.Event()
         entry.future.add_done_callback(lambda _: settled.set())
@@ -293,11 +296,29 @@ class LeasePool:
         entry.since = 0.0
         try:
             wire.send(entry)
+            if hold:
+                self._waits[wire] = entry, settled
             await settled.wait()
         finally:
+            self._waits.pop(wire, None)
+            self._letting_go.discard(wire)
             # A caller that was cancelled leaves the server blocked: closing the wire ends that too.
             self.release(wire, clean)
         return again
+
+    def let_go(self, wire: Wire) -> asyncio.Event | None:
+        """What waits on this wire can go on elsewhere once its server lets it go (CLIENT UNBLOCK), and will.
+
+        Returns:
+            The event of that; None if nothing waits there that can.
+        """
+        entry, settled = self._waits.get(wire, (None, None))
+        if entry is None or not wire.client_id or not waits.can_go_on(entry):
+            return None
+        if (entry.retry or self._settings.retry).attempts == 0:
+            return None
+        self._letting_go.add(wire)
+        return settled
 
     def _pause_after(self, entry: Entry, error: Exception, away: bool) -> float | None:
         more = (type(error),) if away else ()
