@@ -15,6 +15,8 @@ from gravito.horizon.job import FunctionJob, Job, job
 from gravito.horizon.middleware import Middleware
 from gravito.horizon.options import Concurrency, JobOptions, Rate
 from gravito.horizon.schedule import Schedule
+from gravito.horizon.scheduler import Scheduler
+from gravito.horizon.worker import Tally, Worker, WorkerOptions
 
 __all__ = [
     "Batch",
@@ -40,6 +42,10 @@ __all__ = [
     "Rate",
     "Retention",
     "Schedule",
+    "Scheduler",
+    "Tally",
+    "Worker",
+    "WorkerOptions",
     "current_job",
     "inject",
     "job",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 from collections.abc import Generator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import msgspec
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 __all__ = ["JobHandle", "JobStatus"]
 
 R_co = TypeVar("R_co", covariant=True)
+
+_ENDED: Final = ("ok", "dead", "cancelled")
+_AT_ONCE: Final = 500  # jobs that are looked at and cancelled together
 
 
 class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +78,7 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def finished(self) -> bool:
         """Whether it runs no more and waits no more."""
-        return self.state in ("ok", "dead", "cancelled")
+        return self.state in _ENDED
 
 
 class JobHandle(Generic[R_co]):
@@ -172,9 +176,13 @@ class JobHandle(Generic[R_co]):
         return (await self.status()).progress
 
     async def _ended(self, timeout: float | None) -> Look:
-        look = await self._horizon.broker(self.queue).result(self.id, timeout)
-        if look.state == "unknown":
-            raise self._unknown()
+        broker, clock = self._horizon.broker(self.queue), asyncio.get_running_loop().time
+        end = None if timeout is None else clock() + timeout
+        look = await broker.result(self.id, timeout)
+        while look.state not in _ENDED:  # unknown, or pushed only just now: the next job of a chain
+            if look.state == "unknown":
+                raise self._unknown()
+            look = await broker.result(self.id, None if end is None else max(0.0, end - clock()))
         return look
 
     def _decoded(self, look: Look, record: Record) -> R_co:
@@ -223,9 +231,13 @@ E = TypeVar("E", bound=builtins.Exception)
 async def cancel(horizon: Horizon, queue: str, ids: list[str]) -> dict[str, str]:
     """Cancel jobs of a queue, and keep a record of those that end by it; the broker's answer for each."""
     broker = horizon.broker(queue)
-    looks = [await broker.look(job_id) for job_id in ids] if len(ids) == 1 else []
-    records = {look.id: _cancelled(look, broker.now_ms()) for look in looks if look.body is not None}
-    return await broker.cancel(ids, records)
+    states: dict[str, str] = {}
+    for start in range(0, len(ids), _AT_ONCE):
+        part = ids[start : start + _AT_ONCE]
+        looks = await asyncio.gather(*[broker.look(job_id) for job_id in part])
+        records = {look.id: _cancelled(look, broker.now_ms()) for look in looks if look.body is not None}
+        states.update(await broker.cancel(part, records))
+    return states
 
 
 def _cancelled(look: Look, now_ms: int) -> bytes:
@@ -272,7 +284,7 @@ def read_status(horizon: Horizon, look: Look) -> JobStatus:
     failure = read_failure(horizon, look.id, record)
     extra = body.extra if body is not None else None
     last: End | Attempt | None = record.end or (record.trail[-1] if record.trail else None)
-    ended = look.state in ("ok", "dead", "cancelled")
+    ended = look.state in _ENDED
     return JobStatus(
         id=look.id,
         state=look.state,
