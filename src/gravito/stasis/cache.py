@@ -29,6 +29,8 @@ from gravito.stasis.store import Store
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from gravito.stasis._sync import SyncCache
+
 __all__ = ["Cache"]
 
 STORES: Final[Mapping[str, Callable[[Callable[[], Client]], Store]]] = {
@@ -151,6 +153,13 @@ class Cache(Computed):
         view._outer = self._outer or self
         view._see(Scope.of(f"{self._scope.prefix}/{check_namespace(name)}", self._scope.roots), ())
         return view
+
+    @property
+    def sync(self) -> SyncCache:
+        """This cache for code without an event loop: `cache.sync.get("k")`. See `SyncCache`."""
+        from gravito.stasis._sync import SyncCache  # noqa: PLC0415  # made of this class
+
+        return SyncCache(self)
 
     async def clear(self) -> None:
         """Forget everything under this cache's prefix, namespaces included. One write, however much there is.
