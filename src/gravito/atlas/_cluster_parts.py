@@ -90,6 +90,7 @@ class Cargo:
         if pipe._spreads:
             self._take_apart(pipe._spreads)
         self._replies: list[Any] = [MISSING] * len(self._packed)
+        self._plain = set(map(type, self._where)) == {int}  # every command has a slot of its own
         self._default = next((where for where in self._where if where.__class__ is int), None)
 
     def _take_apart(self, spreads: dict[int, Spread]) -> None:
@@ -120,6 +121,10 @@ class Cargo:
         owners, readers, asks = cluster.owners, cluster.readers, self._asks
         apart = readers is not owners  # reads go elsewhere
         groups: dict[ClusterNode | Lobby, list[int]] = defaultdict(list)
+        if self._plain and not apart and not asks and len(self.left) == len(where):
+            for place, slot in enumerate(where):
+                groups[owners[slot]].append(place)  # type: ignore[index]  # an int, see above
+            return groups
         for place in self.left:
             slot = where[place]
             if slot.__class__ is not int or (asks and place in asks):
@@ -174,7 +179,7 @@ class Cargo:
             replies = [next(got) if not next(flags) else (next(got), next(got))[1] for _ in part.places]
         known, again = self._replies, None
         for place, reply in zip(part.places, replies, strict=True):
-            if isinstance(reply, NOT_HERE):
+            if isinstance(reply, Exception) and isinstance(reply, NOT_HERE):
                 again = reply
                 self._refused(place, reply)
             else:
