@@ -12,7 +12,7 @@ from tests.horizon.driving import drain
 
 from gravito.atlas import Client
 from gravito.errors import PayloadError, ResultTimeoutError, UnknownJobError
-from gravito.horizon import Horizon, HorizonSettings, Retention, current_job
+from gravito.horizon import Horizon, HorizonSettings, Retention, _batches, current_job
 from gravito.horizon.job import FunctionJob
 
 
@@ -129,9 +129,9 @@ async def test_an_empty_batch_is_done_at_once(horizon: Horizon, jobs: Jobs) -> N
 
 async def test_jobs_that_ended_without_a_word_are_found(horizon: Horizon, jobs: Jobs) -> None:
     handle = await batch(horizon, jobs, [jobs.work.make(n) for n in range(3)]).allow_failures(3).push()
-    await handle.jobs[0].cancel()
+    await handle.jobs[0].cancel()  # of this one the batch hears at once
     await horizon.broker("default").purge("ready")  # nobody knows the other two any more
-    assert (await handle.status()).left == 3
+    assert (await handle.status()).left == 2
     await horizon.batches.sweep()
     status = await handle.status()
     assert (status.cancelled, status.lost, status.left) == (1, 2, 0)
@@ -139,6 +139,20 @@ async def test_jobs_that_ended_without_a_word_are_found(horizon: Horizon, jobs: 
     assert jobs.ran == ["then", "finally"]
     await horizon.batches.sweep()
     assert await horizon.client.zcard("horizon:batches") == 0
+
+
+async def test_a_worker_looks_after_open_batches(
+    horizon: Horizon, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_batches, "_SWEEP", 0.01)
+    handle = await batch(horizon, jobs, [jobs.work.make(1)]).push()
+    await horizon.broker("default").cancel([handle.jobs[0].id])
+    await horizon.startup()
+    async with asyncio.timeout(10):
+        while not (await handle.status()).finished:  # noqa: ASYNC110  # what is waited for sets no event
+            await asyncio.sleep(0.01)
+    await horizon.shutdown()
+    assert (await handle.status()).lost == 1
 
 
 async def test_nothing_is_called_lost_while_its_note_is_under_way(redis: Client) -> None:

@@ -10,12 +10,13 @@ from gravito.horizon.call import Call, Pending
 from gravito.horizon.chain import Chain, ChainHandle
 from gravito.horizon.context import JobContext, current_job
 from gravito.horizon.handle import JobHandle, JobStatus
-from gravito.horizon.horizon import Horizon, HorizonSettings
+from gravito.horizon.horizon import Horizon
 from gravito.horizon.job import FunctionJob, Job, job
 from gravito.horizon.middleware import Middleware
 from gravito.horizon.options import Concurrency, JobOptions, Rate
 from gravito.horizon.schedule import Schedule
 from gravito.horizon.scheduler import Scheduler
+from gravito.horizon.settings import HorizonSettings
 from gravito.horizon.worker import Tally, Worker, WorkerOptions
 
 __all__ = [

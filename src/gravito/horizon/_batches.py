@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,7 @@ import msgspec
 
 from gravito import errors
 from gravito.atlas.script import Script
-from gravito.errors import ResultTimeoutError, UnknownJobError
+from gravito.errors import GravitoError, ResultTimeoutError, UnknownJobError
 from gravito.horizon import _payload
 from gravito.horizon._messages import Envelope
 from gravito.horizon._payload import Travel
@@ -33,7 +34,7 @@ log = logging.getLogger("gravito.horizon")
 _TEXT: Final = (Path(__file__).parent / "scripts" / "batch.lua").read_text("utf-8")
 _KEPT: Final = 7 * 86_400  # seconds that a batch is remembered after its last change
 _LOOK_AGAIN: Final = 5.0  # seconds; whoever waits asks so often, should a message be lost
-_AT_ONCE: Final = 500
+_SWEEP: Final = 30.0  # seconds, about, between two looks at the batches that are open
 _note = msgspec.msgpack.Decoder(tuple[str, str, str]).decode
 _travel = msgspec.msgpack.Decoder(tuple[str, Envelope]).decode
 
@@ -170,8 +171,17 @@ class Batches:
 
     # -- upkeep ----------------------------------------------------------------------------------------------
 
+    async def look_after(self) -> None:
+        """Sweep now and then, for as long as this is not cancelled."""
+        while True:
+            await asyncio.sleep(_SWEEP * (0.5 + random.random()))
+            try:
+                await self.sweep()
+            except GravitoError as error:  # the server is away, perhaps; there is a next time
+                log.warning("batches could not be looked after: %s", error)
+
     async def sweep(self, most: int = 20) -> None:
-        """Reconcile the batches that were not looked after for the longest time. Workers do this now and then."""
+        """Reconcile the batches that were not looked after for the longest time. A worker does this now and then."""
         client = self._horizon.client
         now = self._horizon.broker("default").now_ms()
         for name in await client.zrange(self._open, 0, most - 1):

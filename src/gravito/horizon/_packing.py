@@ -19,7 +19,7 @@ from gravito.horizon.options import PRIORITIES, Options
 
 if TYPE_CHECKING:
     from gravito.horizon._carry import Carry
-    from gravito.horizon._sealing import Sealer
+    from gravito.horizon._sealing import Vault
     from gravito.horizon.call import Call
     from gravito.horizon.job import Definition
 
@@ -50,13 +50,13 @@ class Packer:
 
     Args:
         max_bytes: of the encoded arguments, unless a job says otherwise.
-        sealer: encrypts; None without keys.
+        vault: encrypts.
         carry: what goes along.
     """
 
-    def __init__(self, max_bytes: int, sealer: Sealer | None, carry: Carry) -> None:
+    def __init__(self, max_bytes: int, vault: Vault, carry: Carry) -> None:
         self._max_bytes = max_bytes
-        self._sealer = sealer
+        self._vault = vault
         self._carry = carry
 
     def limit(self, definition: Definition) -> int:
@@ -110,15 +110,15 @@ class Packer:
             raise error
         if not self._seals(definition.options):
             return msgspec.Raw(data)
-        if self._sealer is None:
+        if not self._vault:
             message = f"job {definition.name!r} wants encrypt=True, but the Horizon has no keys"
             raise ConfigurationError(message, field="keys")
         return msgspec.Raw(
-            _payload.encode(self._sealer.seal(f"arguments of {definition.name} {job_id}", data))
+            _payload.encode(self._vault.seal(f"arguments of {definition.name} {job_id}", data))
         )
 
     def _seals(self, options: Options) -> bool:
-        return self._sealer is not None if options.encrypt is None else options.encrypt
+        return bool(self._vault) if options.encrypt is None else options.encrypt
 
     def _extra(self, call: Call[Any], place: Place) -> Extra | None:
         options, how = call.definition.options, call.how

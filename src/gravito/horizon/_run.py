@@ -229,7 +229,7 @@ class Runner:
         self, definition: Definition, body: Body, job_id: str
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Arguments that are encrypted, or of another version than the code's."""
-        data = self._horizon.unseal(body, job_id)
+        data = self._horizon.vault.arguments(body, job_id)
         options = definition.options
         if body.version > options.version:
             raise PayloadError(
@@ -272,7 +272,7 @@ class Runner:
                 PayloadTooLargeError,
             )
         if job.body.extra is not None and job.body.extra.sealed:
-            data = _payload.encode(self._horizon.seal(f"result of {job.id}", data))
+            data = _payload.encode(self._horizon.vault.seal(f"result of {job.id}", data))
         return msgspec.Raw(data)
 
     async def _failed(self, job: JobContext, error: BaseException) -> Done:
@@ -371,7 +371,7 @@ class Runner:
         if job.body.extra is None or not job.body.extra.sealed:
             return Failure(name, message, text)
         try:
-            sealed = self._horizon.seal(f"error of {job.id}", _payload.encode((message, text)))
+            sealed = self._horizon.vault.seal(f"error of {job.id}", _payload.encode((message, text)))
         except Exception:  # no keys here, which may be why it failed; its words could hold what is secret
             sealed = None
         return Failure(name, "(encrypted)", "", sealed)

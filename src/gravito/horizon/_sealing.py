@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gravito.errors import ConfigurationError, PayloadError
+from gravito.horizon._payload import Body
 
 if TYPE_CHECKING:
     from cryptography.fernet import MultiFernet
 
-__all__ = ["Sealer", "new_key"]
+__all__ = ["Sealer", "Vault", "new_key"]
 
 _ALLOWED = "keys as `gravito.horizon.new_key()` makes them: 32 random bytes in URL-safe base64"
 
@@ -59,6 +60,54 @@ class Sealer:
         if found != label:
             raise PayloadError(f"{label}: what was sealed here belongs to {found}")
         return plain
+
+
+class Vault:
+    """Encrypts and decrypts where there are keys, and says so where there are none.
+
+    Args:
+        keys: see `Sealer`; none for a Horizon that encrypts nothing.
+    """
+
+    def __init__(self, keys: Sequence[str | bytes] = ()) -> None:
+        self._sealer = Sealer(keys) if keys else None
+
+    def __repr__(self) -> str:
+        return f"<Vault of {self._sealer!r}>"
+
+    def __bool__(self) -> bool:
+        return self._sealer is not None
+
+    def seal(self, label: str, data: bytes) -> bytes:
+        """Encrypt.
+
+        Raises:
+            PayloadError: there are no keys here.
+        """
+        return self._keys(label).seal(label, data)
+
+    def open(self, label: str, data: bytes) -> bytes:
+        """Decrypt.
+
+        Raises:
+            PayloadError: there are no keys here, none fits, or it was altered.
+        """
+        return self._keys(label).open(label, data)
+
+    def arguments(self, body: Body, job_id: str) -> bytes:
+        """A body's encoded arguments, decrypted if need be.
+
+        Raises:
+            PayloadError: there are no keys here, none fits, or they were altered.
+        """
+        if body.extra is None or not body.extra.sealed:
+            return bytes(body.args)
+        return self.open(f"arguments of {body.name} {job_id}", msgspec.msgpack.decode(body.args, type=bytes))
+
+    def _keys(self, label: str) -> Sealer:
+        if self._sealer is None:
+            raise PayloadError(f"{label}: it is encrypted, and this Horizon has no keys")
+        return self._sealer
 
 
 def new_key() -> str:

@@ -166,9 +166,12 @@ class JobHandle(Generic[R_co]):
         Raises:
             UnknownJobError: the queue knows no such job.
         """
-        state = (await cancel(self._horizon, self.queue, [self.id]))[self.id]
+        batches: dict[str, str] = {}
+        state = (await cancel(self._horizon, self.queue, [self.id], batches))[self.id]
         if state == "unknown":
             raise self._unknown()
+        for job_id, batch_id in batches.items():
+            await self._horizon.batches.end(batch_id, [(job_id, "cancelled")])
         return state in ("cancelled", "running")
 
     async def progress(self) -> Progress | None:
@@ -194,7 +197,7 @@ class JobHandle(Generic[R_co]):
         data: bytes | msgspec.Raw = record.end.result
         if body is not None and body.extra is not None and body.extra.sealed and data != NIL:
             sealed = msgspec.msgpack.decode(data, type=bytes)
-            data = self._horizon.open(f"result of {self.id}", sealed)
+            data = self._horizon.vault.open(f"result of {self.id}", sealed)
         try:
             if self._definition is None:
                 result: R_co = msgspec.msgpack.decode(data)
@@ -228,8 +231,20 @@ class JobHandle(Generic[R_co]):
 E = TypeVar("E", bound=builtins.Exception)
 
 
-async def cancel(horizon: Horizon, queue: str, ids: list[str]) -> dict[str, str]:
-    """Cancel jobs of a queue, and keep a record of those that end by it; the broker's answer for each."""
+async def cancel(
+    horizon: Horizon, queue: str, ids: list[str], batches: dict[str, str] | None = None
+) -> dict[str, str]:
+    """Cancel jobs of a queue, and keep a record of those that end by it.
+
+    Args:
+        horizon: whose.
+        queue: where they are.
+        ids: theirs.
+        batches: is filled with the batch of each job that ended by it and is part of one.
+
+    Returns:
+        The broker's answer for each.
+    """
     broker = horizon.broker(queue)
     states: dict[str, str] = {}
     for start in range(0, len(ids), _AT_ONCE):
@@ -237,7 +252,19 @@ async def cancel(horizon: Horizon, queue: str, ids: list[str]) -> dict[str, str]
         looks = await asyncio.gather(*[broker.look(job_id) for job_id in part])
         records = {look.id: _cancelled(look, broker.now_ms()) for look in looks if look.body is not None}
         states.update(await broker.cancel(part, records))
+        if batches is not None:
+            batches.update(_batches_of(looks, states))
     return states
+
+
+def _batches_of(looks: list[Look], states: dict[str, str]) -> dict[str, str]:
+    found = {}
+    for look in looks:
+        if look.body is not None and states[look.id] == "cancelled":
+            extra = _payload.read_body(look.body).extra
+            if extra is not None and extra.batch is not None:
+                found[look.id] = extra.batch
+    return found
 
 
 def _cancelled(look: Look, now_ms: int) -> bytes:
@@ -270,7 +297,7 @@ def read_failure(horizon: Horizon, job_id: str, record: Record) -> Failure | Non
         return failure
     try:
         message, text = msgspec.msgpack.decode(
-            horizon.open(f"error of {job_id}", failure.sealed), type=tuple[str, str]
+            horizon.vault.open(f"error of {job_id}", failure.sealed), type=tuple[str, str]
         )
     except PayloadError:
         return failure

@@ -16,13 +16,13 @@ from gravito.atlas import DB, Client
 from gravito.errors import ConfigurationError, PayloadError, UnknownJobError
 from gravito.horizon import _current
 from gravito.horizon._batches import Batches
-from gravito.horizon._broker import Broker, Retention
+from gravito.horizon._broker import Broker
 from gravito.horizon._carry import Carry
 from gravito.horizon._messages import Pushed
 from gravito.horizon._packing import ALONE, Packer, Place
-from gravito.horizon._payload import Body, Travel
+from gravito.horizon._payload import Travel
 from gravito.horizon._providers import Providers
-from gravito.horizon._sealing import Sealer
+from gravito.horizon._sealing import Vault
 from gravito.horizon.batch import Batch, BatchHandle
 from gravito.horizon.call import Call
 from gravito.horizon.chain import Chain
@@ -40,11 +40,12 @@ from gravito.horizon.job import (
 from gravito.horizon.middleware import Hooks, Middleware, tell
 from gravito.horizon.options import JobOptions
 from gravito.horizon.schedule import Schedule
+from gravito.horizon.settings import HorizonSettings
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-__all__ = ["Horizon", "HorizonSettings"]
+__all__ = ["Horizon"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -52,37 +53,6 @@ T = TypeVar("T")
 
 _CHUNK = 2000  # jobs of push_many that are on their way at the same time
 _HOOK = Callable[[], Any]
-
-
-class HorizonSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How a Horizon keeps its queues.
-
-    Args:
-        prefix: what all keys begin with.
-        lease: seconds for which a claimed job is a worker's own without a renewal. A worker that dies is noticed so
-            much later.
-        keep: how many ended and dead jobs of a queue are kept, and for how long.
-        allow_eviction: use a server that may evict jobs when its memory is full.
-        max_bytes: of a job's encoded arguments, and of its result.
-        patience: seconds for which a push is repeated while the server is away.
-
-    Raises:
-        ConfigurationError: names the field and what is allowed.
-    """
-
-    prefix: str = "horizon"
-    lease: float = 10.0
-    keep: Retention = Retention()
-    allow_eviction: bool = False
-    max_bytes: int = 1024 * 1024
-    patience: float = 30.0
-
-    def __post_init__(self) -> None:
-        good = isinstance(self.prefix, str) and self.prefix and not set(self.prefix) & set("{} ")
-        _check("prefix", self.prefix, bool(good), "a text without braces and spaces")
-        _check("lease", self.lease, 1 <= self.lease <= 3600, "seconds from 1 to 3600")
-        _check("max_bytes", self.max_bytes, 0 < self.max_bytes <= 100 * 1024 * 1024, "bytes, up to 100 MiB")
-        _check("patience", self.patience, 0 <= self.patience <= 3600, "seconds from 0 to 3600")
 
 
 class Horizon:
@@ -115,13 +85,14 @@ class Horizon:
         self.schedules: dict[str, Schedule] = {}
         self.batches = Batches(self)
         self._connection = connection
-        self._sealer = Sealer(keys) if keys else None
-        self._packer = Packer(self.settings.max_bytes, self._sealer, self.carry)
+        self.vault = Vault(keys)
+        self._packer = Packer(self.settings.max_bytes, self.vault, self.carry)
         self._jobs: dict[str, Definition] = {}  # of this Horizon alone
         self._providers = Providers()
         self._on_startup: list[_HOOK] = []
         self._on_shutdown: list[_HOOK] = []
         self._started = 0  # startups less shutdowns
+        self._upkeep: asyncio.Task[None] | None = None  # while started
         # per event loop, since a broker's futures belong to one
         self._brokers: dict[asyncio.AbstractEventLoop, dict[str, Broker]] = {}
         _current.enter(self)
@@ -340,12 +311,16 @@ class Horizon:
             await self._providers.start()
             for hook in self._on_startup:
                 await _called(hook)
+            self._upkeep = asyncio.get_running_loop().create_task(self.batches.look_after())
 
     async def shutdown(self) -> None:
         """Call the shut-down hooks, the last one first, and end what is provided; all of it, even if a part fails."""
         self._started -= 1
         if self._started:
             return
+        if self._upkeep is not None:
+            self._upkeep.cancel()
+            await asyncio.wait([self._upkeep])
         first: Exception | None = None
         for hook in [*reversed(self._on_shutdown)]:
             try:
@@ -401,44 +376,8 @@ class Horizon:
             for name, kind in definition.injected.items()
         }
 
-    def seal(self, label: str, data: bytes) -> bytes:
-        """Encrypt.
-
-        Raises:
-            PayloadError: there are no keys here.
-        """
-        if self._sealer is None:
-            raise PayloadError(f"{label}: it is encrypted, and this Horizon has no keys")
-        return self._sealer.seal(label, data)
-
-    def open(self, label: str, data: bytes) -> bytes:
-        """Decrypt.
-
-        Raises:
-            PayloadError: there are no keys here, or none fits.
-        """
-        if self._sealer is None:
-            raise PayloadError(f"{label}: it is encrypted, and this Horizon has no keys")
-        return self._sealer.open(label, data)
-
-    def unseal(self, body: Body, job_id: str) -> bytes:
-        """A body's encoded arguments, decrypted if need be.
-
-        Raises:
-            PayloadError: there are no keys here, or none fits.
-        """
-        if body.extra is None or not body.extra.sealed:
-            return bytes(body.args)
-        return self.open(f"arguments of {body.name} {job_id}", msgspec.msgpack.decode(body.args, type=bytes))
-
 
 async def _called(hook: _HOOK) -> None:
     answer = hook()
     if isinstance(answer, Awaitable) or inspect.isawaitable(answer):
         await answer
-
-
-def _check(name: str, value: Any, good: bool, allowed: str) -> None:
-    if not good:
-        message = f"{name} is {value!r}; allowed: {allowed}"
-        raise ConfigurationError(message, field=name, value=value, allowed=allowed)

@@ -1,0 +1,49 @@
+"""How a Horizon keeps its queues."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from gravito.errors import ConfigurationError
+from gravito.horizon._broker import Retention
+
+__all__ = ["HorizonSettings"]
+
+
+class HorizonSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How a Horizon keeps its queues.
+
+    Args:
+        prefix: what all keys begin with.
+        lease: seconds for which a claimed job is a worker's own without a renewal. A worker that dies is noticed so
+            much later.
+        keep: how many ended and dead jobs of a queue are kept, and for how long.
+        allow_eviction: use a server that may evict jobs when its memory is full.
+        max_bytes: of a job's encoded arguments, and of its result.
+        patience: seconds for which a push is repeated while the server is away.
+
+    Raises:
+        ConfigurationError: names the field and what is allowed.
+    """
+
+    prefix: str = "horizon"
+    lease: float = 10.0
+    keep: Retention = Retention()
+    allow_eviction: bool = False
+    max_bytes: int = 1024 * 1024
+    patience: float = 30.0
+
+    def __post_init__(self) -> None:
+        good = isinstance(self.prefix, str) and self.prefix and not set(self.prefix) & set("{} ")
+        _check("prefix", self.prefix, bool(good), "a text without braces and spaces")
+        _check("lease", self.lease, 1 <= self.lease <= 3600, "seconds from 1 to 3600")
+        _check("max_bytes", self.max_bytes, 0 < self.max_bytes <= 100 * 1024 * 1024, "bytes, up to 100 MiB")
+        _check("patience", self.patience, 0 <= self.patience <= 3600, "seconds from 0 to 3600")
+
+
+def _check(name: str, value: Any, good: bool, allowed: str) -> None:
+    if not good:
+        message = f"{name} is {value!r}; allowed: {allowed}"
+        raise ConfigurationError(message, field=name, value=value, allowed=allowed)
