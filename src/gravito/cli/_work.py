@@ -18,6 +18,7 @@ import typer
 from gravito.errors import GravitoError
 from gravito.horizon import Horizon, Worker, WorkerOptions
 from gravito.horizon._balance import Load
+from gravito.horizon._load import load_of
 from gravito.horizon.scheduler import Scheduler
 from gravito.horizon.supervisor import RECYCLE, Supervisor, worker_command
 
@@ -126,11 +127,7 @@ def run_supervisor(horizon: Horizon, work: Work, processes: int, *, balance: boo
 
 async def _supervise(horizon: Horizon, work: Work, processes: int, *, balance: bool, reload: bool) -> None:
     async def loads() -> Mapping[str, Load]:
-        found = {}
-        for queue in work.queues:
-            sizes = await horizon.broker(queue).sizes()
-            found[queue] = Load(sum(sizes.ready) + sizes.fair, await horizon.broker(queue).run_time())
-        return found
+        return {queue: await load_of(horizon.broker(queue)) for queue in work.queues}
 
     supervisor = Supervisor(
         worker_command(work.target, work.arguments()),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from gravito import errors
@@ -61,6 +62,7 @@ class Lane:
     async def run(self) -> None:
         """Claim and hand in until the worker has drained."""
         keeper = asyncio.create_task(self._keep())
+        orders = asyncio.create_task(self._obey())
         try:
             while True:
                 self._stirred.clear()
@@ -70,9 +72,11 @@ class Lane:
                 if not again:
                     await self._rest()
         finally:
-            await self._end(keeper, self._listener)
             if self._alarm is not None:
                 self._alarm.cancel()
+            await self._end(keeper, orders, self._listener)
+            with suppress(errors.GravitoError):  # what stays is dropped by its age
+                await self.broker.leave(self._worker.id)
 
     def _settled(self) -> bool:
         return not (self.buffer or self.done or self._worker.running_in(self))
@@ -139,6 +143,20 @@ class Lane:
             # a day at most: loops count in floats, and the next housekeeping tells again
             delay = min(max(due_ms - now_ms, 0) / 1000, 86_400.0)
             self._alarm = asyncio.get_running_loop().call_later(delay, self.stir)
+
+    async def _obey(self) -> None:
+        """Hear at once of jobs that are to be cancelled; housekeeping would tell within a second."""
+        client = self.broker.client.with_options(decode_responses=True)
+        while True:
+            try:
+                async with await client.subscribe(self.broker.keys.control) as subscription:
+                    async for message in subscription:
+                        order, _, job_id = str(message.data).partition(" ")
+                        if order == "cancel":
+                            self._worker.cancel([job_id])
+            except errors.GravitoError as error:
+                _log.debug("queue %s: its control channel: %s", self.broker.queue, error)
+            await asyncio.sleep(_KEEP)
 
     # -- housekeeping ----------------------------------------------------------------------------------------
 
