@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.waiting import until
 
 from gravito.atlas import Client
 from gravito.errors import ConfigurationError
@@ -262,9 +263,7 @@ async def test_it_runs_by_the_server_s_clock_until_it_is_stopped(horizon: Horizo
     horizon.schedule("s", note).every_second()
     scheduler = Scheduler(horizon)
     task = asyncio.create_task(scheduler.run())
-    async with asyncio.timeout(20):
-        while scheduler.fired < 2:
-            await asyncio.sleep(0.05)
+    await until(lambda: scheduler.fired >= 2, timeout=20)
     scheduler.stop()
     await task
     await ran(horizon)

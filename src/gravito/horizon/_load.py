@@ -17,7 +17,7 @@ async def load_of(broker: Broker) -> Load:
     runs, spent = 0, 0.0
     for each in (minute - 1, minute):
         for field, count in (await client.hgetall(broker.keys.minute(each))).items():
-            kind, _, place, _ = parse(field)
+            kind, _, place, _ = parse(str(field))
             if kind == "r":
                 runs += int(count)
                 spent += int(count) * BUCKETS[min(place, len(BUCKETS) - 1)]
