@@ -178,17 +178,17 @@ async def test_early_refreshes_keep_everybody_from_waiting(cache: Cache) -> None
     misses: list[Event] = []
 
     async def read() -> Any:
-        return await cache.remember("k", 0.5, counter, early=0.8)
+        return await cache.remember("k", 1.5, counter, early=0.8)
 
     await read()
     cache.on("miss", misses.append)
     loop = asyncio.get_running_loop()
-    end = loop.time() + 1.5
+    end = loop.time() + 3.5
     while loop.time() < end:
         await asyncio.gather(*[read() for _ in range(5)])
         await asyncio.sleep(0.005)
     assert not misses
-    assert 3 <= counter.runs <= 15
+    assert 3 <= counter.runs <= 12
     assert counter.most == 1
 
 

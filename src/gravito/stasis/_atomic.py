@@ -10,7 +10,7 @@ from gravito.stasis._core import both
 from gravito.stasis._policy import UNSET, Unset
 from gravito.stasis._reads import Found
 from gravito.stasis._ttl import TTL, ttl_ms
-from gravito.stasis._values import Values, is_readable
+from gravito.stasis._values import Values, is_readable, versions_of
 from gravito.stasis.store import KEEP
 
 __all__ = ["Atomic"]
@@ -39,9 +39,9 @@ class Atomic(Values):
             if is_readable(found):
                 return False
             roots, tags = await self._pinned(ms)
-            ((_, blob, _),) = self._packed([(key, entry, body)], [ms], roots, tags)
+            blob = self._plan.blob(self._plan.front(versions_of(roots + tags)), body)
             if await core.guard.within(core.store.swap(entry, found.seen, blob, ms)):
-                core.remember_tags(entry, self._tags)
+                core.remember_tags(entry, self._scope, self._tags)
                 core.wrote(key, tags=self._tags)
                 return True
         raise _restless(key)
@@ -119,7 +119,7 @@ class Atomic(Values):
             number = await self._count(entry, by, ms)
             if number is not None:
                 if self._tags:
-                    core.remember_tags(entry, self._tags)
+                    core.remember_tags(entry, self._scope, self._tags)
                 core.wrote(key, tags=self._tags)
                 return number
             found = await self._find_surely(entry, key)
@@ -152,7 +152,7 @@ class Atomic(Values):
             known = True
         else:
             known = False
-        head = self._head(COUNTER, roots, tags)
+        head = self._counter(roots, tags)
         counting = core.store.increment(entry, head, by, ms)
         if known:
             number: int | None = await counting
@@ -164,9 +164,10 @@ class Atomic(Values):
             return None
         return number
 
-    def _head(self, kind: bytes, roots: bytes, tags: bytes, body: bytes = b"") -> bytes:
-        versions = {tag: tags[8 * at : 8 * at + 8] for at, tag in enumerate(self._tags)}
-        return Blob(kind, new_id(), body, roots, versions).pack()
+    def _counter(self, roots: bytes, tags: bytes) -> bytes:
+        """A counter's head under these versions."""
+        versions = dict(zip(self._tags, versions_of(tags), strict=True))
+        return Blob(COUNTER, new_id(), b"", roots, versions).pack()
 
     async def _recount(self, key: str, entry: str, found: Found, by: int) -> int | None:
         """Where something else than such a counter was: take it away if it is dead, go on from it if it is a number."""

@@ -31,16 +31,16 @@ class All:
         none: an error that stands for None.
     """
 
-    __slots__ = ("_commands", "_none")
+    __slots__ = ("_none", "commands")
 
     def __init__(self, commands: Sequence[Any], none: type[Exception] | tuple[()] = ()) -> None:
-        self._commands = commands
+        self.commands = commands
         self._none = none
 
     def __await__(self) -> Generator[Any, None, list[Any]]:
         replies: list[Any] = []
         failed: Exception | None = None
-        for at, command in enumerate(self._commands):
+        for at, command in enumerate(self.commands):
             try:
                 replies.append((yield from command.__await__()))
             except self._none:
@@ -48,7 +48,7 @@ class All:
             except Exception as error:
                 failed = failed or error
             except BaseException:  # cancelled: nobody will ask what became of the others
-                for other in self._commands[at + 1 :]:
+                for other in self.commands[at + 1 :]:
                     other.close()
                 raise
         if failed is not None:

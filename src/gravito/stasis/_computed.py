@@ -14,7 +14,7 @@ from gravito.stasis._atomic import Atomic
 from gravito.stasis._blob import id_of
 from gravito.stasis._flight import Flight, Job, landing_of
 from gravito.stasis._policy import UNSET, Factory, Options, Policy, RefreshOptions, Unset, policy_of
-from gravito.stasis._reads import PLAIN, Found, Verdict, is_stale, look, plain, verdict, wants_refresh
+from gravito.stasis._reads import Found, Verdict, is_stale, look, verdict, wants_refresh
 from gravito.stasis._ttl import TTL
 
 __all__ = ["Computed"]
@@ -119,21 +119,20 @@ class Computed(Atomic):
             found: Found | None
             if policy.timed:
                 found = await self._aged(entry, await look(core, self._scope, entry, self._tags, timed=True))
-            elif self._tags or entry in core.tags_of:
-                found = await self._find(entry)
             else:
-                replies = await guard.within(core.store.read((entry, *self._roots)))
+                plan = core.plans_of.get(entry) or self._plan
+                replies = await guard.within(core.store.read((entry, *plan.keys)))
                 raw = replies[0]
-                if raw is not None and len(replies) == 2 and plain(raw, replies[1]):
-                    value = core.codec.decode(raw[PLAIN:], entry, policy.type)
+                if raw is not None and plan.matches(raw, replies):
+                    value = core.codec.decode(raw[plan.body :], entry, policy.type)
                     core.counts(key, policy).hits += 1
                     if core.events.hit:
                         core.tell("hit", key, policy)
                     return value
-                found = await self._made_of(entry, replies)
+                found = await self._made_of(entry, plan, replies)
         except errors.UnreadableValueError as error:
             core.unreadable(entry, error)
-            found = Found(id_of(raw or b""), None, False, tuple(replies[1:]))
+            found = Found(id_of(raw or b""), None, False, tuple(replies[1 : 1 + len(self._roots)]))
         except Exception as error:
             core.lost(error, key)
             found = None

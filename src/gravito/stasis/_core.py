@@ -15,6 +15,7 @@ from gravito.stasis._events import Events, Kind
 from gravito.stasis._failsafe import FailSafe, Guard
 from gravito.stasis._memory import MemoryStore
 from gravito.stasis._null import NullStore
+from gravito.stasis._plan import Plan
 from gravito.stasis._policy import Policy
 from gravito.stasis._reads import Scope, silence
 from gravito.stasis._stats import Counts, Tallies
@@ -58,7 +59,8 @@ class Core:
         self.events = Events(name)
         self.tallies = Tallies()
         self.started = 0  # factories begun; tells who began to read before one of them
-        self.tags_of: dict[str, tuple[str, ...]] = {}  # entry -> tags last seen on it
+        self.plans_of: dict[str, Plan] = {}  # entry -> the plan of the tags last seen on it
+        self._plans: dict[tuple[str, tuple[str, ...]], Plan] = {}  # by scope and tags
         self.versions: dict[
             str, bytes
         ] = {}  # key of a root or tag -> version last seen; a guess, always checked
@@ -80,15 +82,21 @@ class Core:
 
     # -- what is known ---------------------------------------------------------------------------------------
 
-    def remember_tags(self, entry: str, tags: Iterable[str]) -> None:
+    def remember_tags(self, entry: str, scope: Scope, tags: Iterable[str]) -> None:
         """Keep in mind which tags to read with an entry."""
-        known = tuple(tags)
-        if known:
-            if len(self.tags_of) >= _MOST_REMEMBERED:
-                self.tags_of.pop(next(iter(self.tags_of)), None)
-            self.tags_of[entry] = known
-        else:
-            self.tags_of.pop(entry, None)
+        names = tuple(tags)
+        if not names:
+            self.plans_of.pop(entry, None)
+            return
+        if len(self.plans_of) >= _MOST_REMEMBERED:
+            self.plans_of.pop(next(iter(self.plans_of)), None)
+        known = scope.prefix, names
+        plan = self._plans.get(known)
+        if plan is None:
+            if len(self._plans) >= _MOST_REMEMBERED:
+                self._plans.clear()
+            plan = self._plans[known] = Plan(scope, names)
+        self.plans_of[entry] = plan
 
     def note(self, keys: Iterable[str], versions: Iterable[bytes | None]) -> None:
         """Keep present versions in mind."""

@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from gravito import errors
+from gravito.stasis._awaitables import All, Ready
 
 __all__ = ["FailSafe", "Guard", "StoreDownError"]
 
@@ -108,18 +109,27 @@ class Guard:
             return waiting
         # atlas' entries carry their future, so that many of them need one timer and none a task
         future = getattr(waiting, "future", None)
-        if future is None:
-            if isinstance(waiting, Future):
-                future = waiting
-            else:
-                return self._bounded(waiting)
-        if not future.done():
-            loop = get_running_loop()
-            line = self._lines.get(loop)
-            if line is None:
-                line = self._lines[loop] = _Line(loop, self._timeout, self._late)
-            line.add(future)
+        if future is not None:
+            self._watch(future)
+        elif isinstance(waiting, Future):
+            self._watch(waiting)
+        elif isinstance(waiting, All):
+            for command in waiting.commands:
+                if (future := getattr(command, "future", None)) is not None:
+                    self._watch(future)
+        elif not isinstance(waiting, Ready):
+            return self._bounded(waiting)
         return waiting
+
+    def _watch(self, future: Future[Any]) -> None:
+        if future.done():
+            return
+        loop = get_running_loop()
+        line = self._lines.get(loop)
+        if line is None:
+            assert self._timeout is not None
+            line = self._lines[loop] = _Line(loop, self._timeout, self._late)
+        line.add(future)
 
     async def _bounded(self, waiting: Awaitable[Any]) -> Any:
         try:

@@ -292,7 +292,7 @@ class Flight:
         late = [tag for tag in made.tags if tag not in self._claim.tags]
         try:
             if await self._claim.put(blob, life.ttl_ms, late):
-                core.remember_tags(job.entry, blob.tags)
+                core.remember_tags(job.entry, job.scope, blob.tags)
                 core.wrote(job.key, job.policy, tags=tuple(blob.tags), seconds=seconds)
         except Exception as error:
             core.lost(error, job.key)

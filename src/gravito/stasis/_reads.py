@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -18,12 +18,7 @@ from gravito.stasis._policy import Policy, early_now
 if TYPE_CHECKING:
     from gravito.stasis._core import Core
 
-__all__ = ["PLAIN", "Found", "Scope", "Verdict", "look", "verdict"]
-
-# The head of the usual blob, piece by piece: a value, no stale window, no claim on it, no flags, one root, no tags.
-_VALUE_HEAD: Final = b"\xc5V"
-_NO_TIMES: Final = bytes(16)
-_NO_FLAGS: Final = b"\x00\x01\x00\x00\x00\x00"
+__all__ = ["Found", "Scope", "Verdict", "look", "verdict"]
 
 
 class Scope(msgspec.Struct, frozen=True, eq=False):
@@ -62,16 +57,6 @@ class Verdict(Enum):
     STALE = "stale"  # a value that is past its fresh time, and may be given out
     WAIT = "wait"  # somebody computes it
     CLAIM = "claim"  # compute it
-
-
-def plain(raw: bytes, root: bytes | None) -> bool:
-    """Whether `raw` is a live value of the usual kind, whose body begins at PLAIN. Saves unpacking it."""
-    return (
-        raw[36:44] == root and raw[30:36] == _NO_FLAGS and raw[:2] == _VALUE_HEAD and raw[10:26] == _NO_TIMES
-    )
-
-
-PLAIN: Final = 44
 
 
 async def look(core: Core, scope: Scope, entry: str, tags: Sequence[str], *, timed: bool = False) -> Found:
@@ -124,16 +109,16 @@ async def complete(core: Core, scope: Scope, entry: str, found: Found) -> Found:
     found.tags.update(zip(found.lacking, versions, strict=True))
     found.lacking = ()
     found.live = found.blob.lives(found.roots, found.tags)
-    core.remember_tags(entry, found.blob.tags)
+    core.remember_tags(entry, scope, found.blob.tags)
     return found
 
 
 def names_of(core: Core, entry: str, tags: Sequence[str]) -> Sequence[str]:
     """The tags to read with an entry: those that the caller names, and those last seen on it."""
-    known = core.tags_of.get(entry)
-    if known is None:
+    plan = core.plans_of.get(entry)
+    if plan is None:
         return tags
-    return known if not tags or tags == known else tuple({*tags, *known})
+    return plan.tags if not tags or tags == plan.tags else tuple({*tags, *plan.tags})
 
 
 async def age_of(core: Core, entry: str, found: Found) -> int:

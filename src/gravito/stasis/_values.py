@@ -7,14 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from gravito import errors
-from gravito.stasis._blob import NEGATIVE, PENDING, SERVE_STALE, VALUE, Blob, new_id
+from gravito.stasis._blob import NEGATIVE, PENDING, SERVE_STALE, VERSION_BYTES
 from gravito.stasis._policy import UNSET, Unset
-from gravito.stasis._reads import PLAIN, Found, age_of, complete, found_in, is_stale, look, needs_age, plain
+from gravito.stasis._reads import Found, age_of, complete, found_in, is_stale, look, needs_age
 from gravito.stasis._ttl import TTL, ttl_ms
 from gravito.stasis._view import View
 
 if TYPE_CHECKING:
     from gravito.stasis._core import Core
+    from gravito.stasis._plan import Plan
 
 __all__ = ["Values"]
 
@@ -45,18 +46,16 @@ class Values(View):
             guard = core.guard
             if guard.open:
                 guard.check()
-            if self._tags or entry in core.tags_of:
-                found = await self._find(entry)
-            else:
-                replies = await guard.within(core.store.read((entry, *self._roots)))
-                raw = replies[0]
-                if raw is not None and len(replies) == 2 and plain(raw, replies[1]):
-                    value = core.codec.decode(raw[PLAIN:], entry, type)
-                    core.tallies.of(key).hits += 1
-                    if core.events.hit:
-                        core.tell("hit", key)
-                    return value
-                found = await self._made_of(entry, replies)
+            plan = core.plans_of.get(entry) or self._plan
+            replies = await guard.within(core.store.read((entry, *plan.keys)))
+            raw = replies[0]
+            if raw is not None and plan.matches(raw, replies):
+                value = core.codec.decode(raw[plan.body :], entry, type)
+                core.tallies.of(key).hits += 1
+                if core.events.hit:
+                    core.tell("hit", key)
+                return value
+            found = await self._made_of(entry, plan, replies)
         except errors.UnreadableValueError as error:
             core.unreadable(entry, error)
             found = _NOTHING
@@ -95,7 +94,9 @@ class Values(View):
         core, scope = self._core, self._scope
         known: dict[str, None] = dict.fromkeys(self._tags)
         for entry in entries:
-            known.update(dict.fromkeys(core.tags_of.get(entry, ())))
+            plan = core.plans_of.get(entry)
+            if plan is not None:
+                known.update(dict.fromkeys(plan.tags))
         names = list(known)
         store, within = core.store, core.guard.within
         keys = [*entries, *self._roots, *[scope.tag + name for name in names]]
@@ -113,7 +114,7 @@ class Values(View):
                 if found.lacking and found.blob is not None:
                     found.tags.update(present)
                     found.live = found.blob.lives(found.roots, found.tags)
-                    core.remember_tags(entry, found.blob.tags)
+                    core.remember_tags(entry, scope, found.blob.tags)
         aged = [at for at, found in enumerate(founds) if needs_age(found)]
         if aged:
             times = await within(store.remaining([entries[at] for at in aged]))
@@ -164,9 +165,9 @@ class Values(View):
         """What lies there, with its age where that matters."""
         return await self._aged(entry, await look(self._core, self._scope, entry, self._tags))
 
-    async def _made_of(self, entry: str, replies: Sequence[bytes | None]) -> Found:
-        """What replies to an entry and its roots say."""
-        found = found_in(self._core, self._scope, entry, (), replies)
+    async def _made_of(self, entry: str, plan: Plan, replies: Sequence[bytes | None]) -> Found:
+        """What replies to an entry and to the keys of a plan say."""
+        found = found_in(self._core, self._scope, entry, plan.tags, replies)
         if found.lacking:
             found = await complete(self._core, self._scope, entry, found)
         return await self._aged(entry, found)
@@ -232,8 +233,8 @@ class Values(View):
             core.lost(error, items[0][0])
             return False
         for key, entry, _ in items:
-            if self._tags or entry in core.tags_of:
-                core.remember_tags(entry, self._tags)
+            if self._tags or entry in core.plans_of:
+                core.remember_tags(entry, self._scope, self._tags)
             core.wrote(key, tags=self._tags)
         return True
 
@@ -243,11 +244,16 @@ class Values(View):
         longest = None if None in times else max(ms for ms in times if ms is not None)
         roots = core.guess(self._roots)
         tags = core.guess(self._tag_keys)
-        if roots is None or tags is None or core.local:
+        if core.local:
+            present = await core.store.read(self._roots)
+            if self._tags or None in present:
+                roots, tags = await self._pinned(longest)
+            else:
+                roots, tags = b"".join([root for root in present if root is not None]), b""
+            await core.store.write(self._packed(items, times, roots, tags))
+        elif roots is None or tags is None:
             roots, tags = await self._pinned(longest)
             await core.guard.within(core.store.write(self._packed(items, times, roots, tags)))
-            if core.local:
-                return
         else:
             soon = None if core.tiered else core.roots_soon(self._scope)
             writing = core.guard.within(core.store.write(self._packed(items, times, roots, tags)))
@@ -274,10 +280,10 @@ class Values(View):
     def _packed(
         self, items: list[tuple[str, str, bytes]], times: list[int | None], roots: bytes, tags: bytes
     ) -> list[tuple[str, bytes, int | None]]:
-        versions = {tag: tags[8 * at : 8 * at + 8] for at, tag in enumerate(self._tags)}
+        plan = self._plan
+        front = plan.front(versions_of(roots + tags))
         return [
-            (entry, Blob(VALUE, new_id(), body, roots, versions).pack(), ms)
-            for (_, entry, body), ms in zip(items, times, strict=True)
+            (entry, plan.blob(front, body), ms) for (_, entry, body), ms in zip(items, times, strict=True)
         ]
 
     async def forget(self, key: str) -> bool:
@@ -317,6 +323,11 @@ def is_readable(found: Found) -> bool:
     if blob is None or not found.live or blob.kind in (PENDING, NEGATIVE):
         return False
     return not is_stale(found) or bool(blob.flags & SERVE_STALE)
+
+
+def versions_of(joined: bytes) -> list[bytes]:
+    """Versions, one by one."""
+    return [joined[at : at + VERSION_BYTES] for at in range(0, len(joined), VERSION_BYTES)]
 
 
 def _readable(core: Core, entry: str, found: Found, type: Any) -> Any:

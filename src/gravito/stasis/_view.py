@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gravito.stasis._names import check_key
+from gravito.stasis._plan import Plan
 
 if TYPE_CHECKING:
     from gravito.stasis._core import Core
@@ -25,12 +26,13 @@ class View:
     _prefix: str  # the scope's prefix of entries
     _tags: tuple[str, ...]  # those that this view names
     _tag_keys: tuple[str, ...]  # keys of their versions
+    _plan: Plan  # of these tags: what is read with an entry of which nothing else is known
     _policies: dict[Any, Policy]  # by ttl and type: what calls without further options have in common
 
     def _see(self, scope: Scope, tags: tuple[str, ...]) -> None:
-        self._scope, self._tags = scope, tags
+        self._scope, self._plan = scope, Plan(scope, tags)
         self._roots, self._prefix = scope.roots, scope.entry
-        self._tag_keys = tuple([scope.tag + tag for tag in tags])
+        self._tags, self._tag_keys = self._plan.tags, self._plan.tag_keys
         self._policies = {}
 
     def _entry(self, key: str) -> str:
