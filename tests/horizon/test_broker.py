@@ -37,7 +37,7 @@ async def finish(
 async def left(redis: Client, *but: str) -> set[str]:
     """Keys of the queue, without those that every queue has."""
     always = {"conf", "totals", "steps", "producers", "wake", *but}
-    parts = {key.partition("}:")[2] for key in await redis.keys("horizon:*")}
+    parts = {key.partition("}:")[2] for key in await redis.keys("horizon:{*")}
     return {part for part in parts if part not in always and not part.startswith("m:")}
 
 
@@ -625,5 +625,5 @@ async def test_keys_have_the_connections_prefix(gravito_engine: object, redis: C
         assert await broker.wait(1)
         await finish(broker, await claim(broker))
         assert (await waiting).state == "ok"
-        assert all(key.startswith("app:horizon:{q}:") for key in await redis.keys("*"))
+        assert all(key.startswith(("app:horizon:{q}:", "app:horizon:queues")) for key in await redis.keys("*"))
         await broker.aclose()

@@ -174,9 +174,14 @@ class Run:
         m = self.model
         if not m.running:
             return
-        job_id = sorted(m.running)[a % len(m.running)]
-        await self.client.zadd(self.broker.keys.part("leases"), {job_id: 1}, xx=True)
+        fence = m.running[sorted(m.running)[a % len(m.running)]][1].fence
+        assert await self.client.zadd(self.broker.keys.part("leases"), {str(fence): 1}, xx=True, ch=True) == 1
         await self.broker.keep(WORKERS[c % 3], [])
+        for job_id in [job_id for job_id, (_, job) in m.running.items() if job.fence == fence]:
+            self.crash(job_id)
+
+    def crash(self, job_id: str) -> None:
+        m = self.model
         m.stop(job_id)
         m.count("crashed")
         m.crashes[job_id] = m.crashes.get(job_id, 0) + 1
@@ -262,6 +267,8 @@ class Run:
         m, sizes = self.model, await self.broker.sizes()
         assert sizes.totals == m.totals
         assert (sizes.running, sizes.dead, sizes.done) == (len(m.running), len(m.dead), len(m.kept))
+        leases = {int(fence) for fence in await self.client.zrange(self.broker.keys.part("leases"), 0, -1)}
+        assert {job.fence for _, job in m.running.values()} <= leases
         live = await self.client.hkeys(self.broker.keys.part("jobs"))
         assert set(live) == m.waiting | set(m.running) | m.dead
         holders = await self.client.hgetall(self.broker.keys.part("unique"))

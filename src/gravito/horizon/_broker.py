@@ -8,6 +8,7 @@ an accepted push is, is the server's matter: its append-only file, its replicas.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final, Literal
@@ -32,6 +33,8 @@ _CRASHES: Final = 3  # claims whose worker went silent, until the job is given u
 _PRUNE_EVERY: Final = 10  # of a worker's calls of `keep`
 _AT_ONCE: Final = 1000  # jobs that one call of `purge`, `retry` or `cancel` moves
 _MINUTE: Final = 60_000  # ms
+_HOUR: Final = 60 * _MINUTE
+_HOURS_AT_ONCE: Final = 200  # whose counters one call of `roll` adds up; more than are kept
 
 Part = Literal["ready", "delayed", "parked", "done", "dead"]
 
@@ -85,6 +88,8 @@ class Broker:
         self._relay = Relay(queue, self._caller, self._other)
         self._looks = Together(self._look_at)
         self._serials: dict[str, int] = {}  # of each worker's steps
+        # Of each worker and fence, the jobs that it has: one lease covers those of a claim.
+        self._open: defaultdict[str, dict[int, set[str]]] = defaultdict(dict)
         self._kept: dict[str, int] = {}  # how often each worker called `keep`
 
     def __repr__(self) -> str:
@@ -132,7 +137,7 @@ class Broker:
         await self._caller.ready()
         serial = self._serials[worker] = self._serials.get(worker, 0) + 1
         blobs: list[bytes] = []
-        ended = completions(done, fields, self.queue, blobs) if done else None
+        ended = completions(done, fields, self.queue, self._closed(worker, done), blobs) if done else None
         args = (worker, serial, self.lease_ms, want, self.retention.done, ended)
         minute = self.keys.minute(self.now_ms() // _MINUTE)
         reply = await self._caller.run("step", args, minute, blobs=blobs)
@@ -142,6 +147,8 @@ class Broker:
         if outbox:
             self._relay.start()
         claimed = _claimed(fence, ids, bodies, odd) if bodies else []
+        if claimed:
+            self._open[worker][fence] = {job.id for job in claimed}
         return Step(now, None if due < 0 else due, claimed, refused.decode().split())
 
     async def keep(self, worker: str, running: Sequence[Claimed]) -> Kept:
@@ -160,7 +167,7 @@ class Broker:
         if outbox:
             self._relay.start()
         if prune is not None:
-            await self._roll()
+            await self.roll()
         return Kept(now, None if due < 0 else due, _texts(lost), _texts(cancel), outbox)
 
     async def wait(self, timeout: float) -> bool:
@@ -174,6 +181,7 @@ class Broker:
     async def leave(self, worker: str) -> None:
         """A worker ends: nothing of its own stays on the server. Jobs that it has not released come back later."""
         self._serials.pop(worker, None)
+        self._open.pop(worker, None)
         self._kept.pop(worker, None)
         await self._caller.run("leave", ([worker], []))
 
@@ -292,6 +300,24 @@ class Broker:
         totals = {name.decode(): int(count) for name, count in zip(flat[::2], flat[1::2], strict=True)}
         return Sizes(tuple(ready), fair, delayed, running, parked, done, dead, outbox, paused == b"1", totals)
 
+    async def roll(self) -> int | None:
+        """Add the counters of minutes that are over to their hours; some hours at once, so that a queue that was left
+        alone catches up.
+
+        Returns:
+            The last minute since the epoch that was added; None if the queue has never counted anything.
+        """
+        hour, last = self.now_ms() // _HOUR, None
+        for _ in range(_HOURS_AT_ONCE):
+            minutes = [self.keys.minute(hour * 60 + minute) for minute in range(60)]
+            now, rolled = await self._caller.run("roll", (hour,), self.keys.hour(hour), *minutes)
+            if rolled < 0:
+                return None
+            if rolled == last or rolled >= now // _MINUTE - 2:
+                return int(rolled)
+            last, hour = rolled, (rolled + 1) // 60
+        return last
+
     async def aclose(self) -> None:
         """Wait for the pushes on their way, and leave nothing of this producer on the server."""
         await self._pusher.drain()
@@ -302,24 +328,24 @@ class Broker:
 
     # -- parts -----------------------------------------------------------------------------------------------
 
+    def _closed(self, worker: str, done: Sequence[Done]) -> list[int]:
+        """Fences of claims whose jobs have all been handed in now: their leases can go."""
+        claims, closed = self._open[worker], []
+        for one in done:
+            jobs = claims.get(one.fence)
+            if jobs is not None:
+                jobs.discard(one.id)
+                if not jobs:
+                    del claims[one.fence]
+                    closed.append(one.fence)
+        return closed
+
     def _other(self, queue: str) -> Caller:
         return Caller(self.client, Keys(queue, self._prefix, self.client.settings.key_prefix), self._patience)
 
     async def _look_at(self, ids: list[str]) -> list[Look]:
         _, found = await self._caller.run("look", (ids,))
         return [_look(job_id, *parts) for job_id, parts in zip(ids, found, strict=True)]
-
-    async def _roll(self) -> None:
-        """Add minutes that are over to their hours; a few, so that a queue that was left alone catches up."""
-        last = self.now_ms() // _MINUTE - 180  # older minutes have expired
-        for _ in range(30):
-            minute = last + 1
-            _, rolled = await self._caller.run(
-                "roll", (minute,), self.keys.minute(minute), self.keys.hour(minute // 60)
-            )
-            if rolled < minute:
-                return
-            last = rolled
 
 
 def _claimed(fence: int, ids: bytes, bodies: list[bytes | None], odd: list[int]) -> list[Claimed]:

@@ -29,7 +29,7 @@ PARTS: Final = (
         "cancels",
         "gone",
     ),
-    *("waiting", "wake", "steps", "producers", "outbox", "conf", "totals"),
+    *("waiting", "wake", "steps", "producers", "outbox", "conf", "totals", "claims"),
 )
 
 _QUEUE: Final = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
@@ -51,6 +51,7 @@ class Keys:
         self.all = tuple(self.base + part for part in PARTS)  # KEYS of every script
         self.wake = self.base + "wake"
         self.results = self.base + "results"
+        self.known = f"{prefix}:queues"  # the names of all queues
         self.events = self.channels + "ev"
         self.control = self.channels + "ctl"
 

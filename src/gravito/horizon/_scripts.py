@@ -8,6 +8,7 @@ import random
 import re
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -38,6 +39,7 @@ _PASSING: Final = (
     errors.AskError,
 )
 _INNER: Final = re.compile(r"-([A-Z]{3,}) (.*)", re.DOTALL)
+_ENLIST: Final = ("push", "step")  # scripts that make a queue
 _FINAL: Final = (errors.AuthenticationError, errors.TLSError, errors.ProtocolError)
 
 
@@ -80,6 +82,7 @@ class Caller:
         self._keys = keys
         self._patience = patience
         self._guarded = guarded
+        self._known = False  # the queue is in the list of queues
         self._offset: float | None = None  # server's ms less our monotonic ones; None before its first answer
 
     def now_ms(self) -> int:
@@ -127,9 +130,17 @@ class Caller:
         """
         if self._offset is None:
             await self.ready()
+        if not self._known and name in _ENLIST:
+            await self._enlist()
         reply = await self._send(name, args, more, blobs, self._patience if patience is None else patience)
         self._told(reply[0])
         return reply
+
+    async def _enlist(self) -> None:
+        """Put the queue on the list of queues, once; for readers, so no reason to fail."""
+        with suppress(errors.GravitoError):
+            await self._client.sadd(self._keys.known, self._keys.queue)
+            self._known = True
 
     async def _send(
         self, name: str, args: Any, more: Sequence[str], blobs: Sequence[bytes], patience: float

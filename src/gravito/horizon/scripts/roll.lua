@@ -1,14 +1,24 @@
--- Add the counters of a minute to those of its hour, once.
+-- Add the counters of minutes that are over to those of their hour, each once.
 --
--- KEYS: see common.lua; then the hash of the minute, that of the hour. ARGV[1]: {minute}.
--- Result: {now ms, the last minute that was added}.
+-- KEYS: see common.lua; then the hash of the hour, those of its 60 minutes. ARGV[1]: {hour}.
+-- Result: {now ms, the last minute that was added, or -1 if the queue has never counted anything}.
 
-local minute, last = arg[1], tonumber(call('HGET', CONF, 'rolled'))
-if last and minute <= last then return { now, last } end
-if minute >= math.floor(now / 60000) - 1 then return { now, last or minute - 1 } end -- it may still be written to
+local hour, last = arg[1], tonumber(call('HGET', CONF, 'rolled'))
+if not last then return { now, -1 } end
+local over = math.floor(now / 60000) - 2 -- later ones may still be written to
+local first, final = math.max(last + 1, hour * 60), math.min(hour * 60 + 59, over)
+if first ~= last + 1 or first > final then return { now, last } end
 despite_memory()
-local counters = call('HGETALL', KEYS[30])
-for i = 1, #counters, 2 do call('HINCRBY', KEYS[31], counters[i], counters[i + 1]) end
-if #counters > 0 then call('EXPIRE', KEYS[31], 7 * 86400 + 3600) end
-call('HSET', CONF, 'rolled', minute)
-return { now, minute }
+local grown = false
+for minute = first, final do
+  local key = KEYS[32 + minute - hour * 60]
+  local counters = call('HGETALL', key)
+  for i = 1, #counters, 2 do call('HINCRBY', KEYS[31], counters[i], counters[i + 1]) end
+  if #counters > 0 then
+    call('EXPIRE', key, 3 * 3600)
+    grown = true
+  end
+end
+if grown then call('EXPIRE', KEYS[31], 8 * 86400) end
+call('HSET', CONF, 'rolled', final)
+return { now, final }
