@@ -6,6 +6,7 @@
 local hour, last = arg[1], tonumber(call('HGET', CONF, 'rolled'))
 if not last then return { now, -1 } end
 local over = math.floor(now / 60000) - 2 -- later ones may still be written to
+local HOUR, MINUTES = KEYS[#KEYS - 60], #KEYS - 59 - hour * 60
 local first, final = math.max(last + 1, hour * 60), math.min(hour * 60 + 59, over)
 if first ~= last + 1 or first > final then return { now, last } end
 despite_memory()
