@@ -625,5 +625,7 @@ async def test_keys_have_the_connections_prefix(gravito_engine: object, redis: C
         assert await broker.wait(1)
         await finish(broker, await claim(broker))
         assert (await waiting).state == "ok"
-        assert all(key.startswith(("app:horizon:{q}:", "app:horizon:queues")) for key in await redis.keys("*"))
+        assert all(
+            key.startswith(("app:horizon:{q}:", "app:horizon:queues")) for key in await redis.keys("*")
+        )
         await broker.aclose()

@@ -298,7 +298,7 @@ class Run:
             await self.broker.leave(worker)
         await self.broker.aclose()
         always = {"conf", "totals", "wake"}
-        parts = {key.partition("}:")[2] for key in await self.client.keys("*")}
+        parts = {key.partition("}:")[2] for key in await self.client.keys("horizon:{*")}
         assert {part for part in parts if not part.startswith("m:")} <= always
 
 

@@ -348,17 +348,17 @@ class Broker:
         return [_look(job_id, *parts) for job_id, parts in zip(ids, found, strict=True)]
 
 
-def _claimed(fence: int, ids: bytes, bodies: list[bytes | None], odd: list[int]) -> list[Claimed]:
+def _claimed(fence: int, ids: bytes, bodies: list[bytes | None], odd: list[Any]) -> list[Claimed]:
     names = ids.decode().split(" ")
     pairs = zip(names, bodies, strict=True)
     if not odd:  # a body that is gone was cancelled before this answer was repeated
         return [Claimed(name, fence, 1, 0, body) for name, body in pairs if body is not None]
-    tries = {at: (failed, crashes) for at, failed, crashes in zip(*[iter(odd)] * 3, strict=True)}
+    tries = {at: rest for at, *rest in zip(*[iter(odd)] * 4, strict=True)}
     claimed = []
     for at, (name, body) in enumerate(pairs):
-        failed, crashes = tries.get(at, (0, 0))
+        failed, crashes, note = tries.get(at, (0, 0, b""))
         if body is not None:
-            claimed.append(Claimed(name, fence, failed + 1, crashes, body))
+            claimed.append(Claimed(name, fence, failed + 1, crashes, body, note or None))
     return claimed
 
 

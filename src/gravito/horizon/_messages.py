@@ -54,6 +54,7 @@ class Claimed(msgspec.Struct, frozen=True, gc=False):
     attempt: int  # 1 for the first
     crashes: int  # claims whose worker went silent
     body: bytes
+    note: bytes | None = None  # of a further attempt: what the record of the latest one said
 
 
 class Done(msgspec.Struct, frozen=True):

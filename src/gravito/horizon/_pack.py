@@ -16,11 +16,12 @@ __all__ = ["check", "completions", "envelopes"]
 _PLAIN: Final = ("0", "1", "2", "3")
 _SPECIAL: Final = ("a", "b", "c", "d")  # the priorities of jobs with a unique key, a tenant or limits
 _LETTERS: Final = {"ok": "o", "retry": "r", "dead": "d", "release": "l", "cancelled": "c"}
+_KEPT: Final = {"ok": b"o", "cancelled": b"c"}
 _LONGEST: Final = 1000  # characters of a unique key, a tenant or a limit's name
 _FAR: Final = 100 * 366 * 86_400_000  # ms; what is later is a mistake in the unit
 _encode = msgspec.msgpack.Encoder().encode
 
-Columns = tuple[list[str], int, dict[int, tuple[Any, ...]]]
+Columns = tuple[list[str], str, int, dict[int, tuple[Any, ...]]]
 FIRST: Final = 3  # where the bytes begin in ARGV
 
 
@@ -66,23 +67,23 @@ def _wrong(job: Envelope, field: str, value: object, allowed: str) -> errors.Pay
 
 
 def envelopes(jobs: Sequence[Envelope], blobs: list[bytes]) -> Columns:
-    """Members, where the bodies begin in ARGV, and by index from 1 what `take` in common.lua calls extra.
+    """Ids, marks, where the bodies begin in ARGV, and by index from 1 what `take` in common.lua calls extra.
 
     Args:
         jobs: the jobs.
         blobs: what goes to ARGV as it is; the bodies are added to it.
     """
-    members: list[str] = []
+    marks: list[str] = []
     extra: dict[int, tuple[Any, ...]] = {}
     base = FIRST + len(blobs) - 1
     blobs += [job.body for job in jobs]
     for at, job in enumerate(jobs, 1):
         if job.unique is None and job.tenant is None and not job.limits:
-            members.append(_PLAIN[job.priority] + job.id)
+            marks.append(_PLAIN[job.priority])
             if job.delay == 0 and job.at is None:
                 continue
         else:
-            members.append(_SPECIAL[job.priority] + job.id)
+            marks.append(_SPECIAL[job.priority])
         limits = [(limit.name, limit.kind[0], limit.limit, limit.per_ms) for limit in job.limits]
         extra[at] = (
             job.at or False,
@@ -92,11 +93,18 @@ def envelopes(jobs: Sequence[Envelope], blobs: list[bytes]) -> Columns:
             job.tenant or False,
             limits or False,
         )
-    return members, base, extra
+    every = "".join(marks)
+    if every == every[:1] * len(every):
+        every = every[:1]
+    return [job.id for job in jobs], every, base, extra
 
 
 def completions(
-    done: Sequence[Done], fields: Callable[[Done], tuple[str, ...]], queue: str, blobs: list[bytes]
+    done: Sequence[Done],
+    fields: Callable[[Done], tuple[str, ...]],
+    queue: str,
+    closed: Sequence[int],
+    blobs: list[bytes],
 ) -> tuple[Any, ...]:
     """What step.lua takes for `done`.
 
@@ -104,30 +112,53 @@ def completions(
         done: the ended jobs.
         fields: the counters that one of them raises.
         queue: pushes into this one happen at once, others go through the outbox.
+        closed: fences of which the worker has no more jobs.
         blobs: as for `envelopes`.
     """
     kinds: dict[tuple[str, ...], int] = {}
-    groups: list[int] = []
-    more: dict[int, tuple[Any, ...]] = {}
-    for at, one in enumerate(done, 1):
-        groups.append(kinds.setdefault(fields(one), len(kinds) + 1))
-        if one.delay or one.pushes or one.note is not None:
-            more[at] = _more(one, queue, blobs)
+    groups = [kinds.setdefault(fields(one), len(kinds) + 1) for one in done]
+    counts = [0] * len(kinds)
+    for group in groups:
+        counts[group - 1] += 1
+    fences = [one.fence for one in done]
+    outcomes = "".join([_LETTERS[one.outcome] for one in done])
+    more = {
+        at: _more(one, queue, blobs)
+        for at, one in enumerate(done, 1)
+        if one.delay or one.pushes or one.note is not None
+    }
     return (
         [one.id for one in done],
-        [one.fence for one in done],
-        "".join([_LETTERS[one.outcome] for one in done]),
-        [_index(one.record, blobs) for one in done],
+        fences if fences.count(fences[0]) != len(fences) else fences[0],
+        outcomes if outcomes.strip("o") else "",
+        _records(done, blobs),
         groups,
+        counts,
         list(kinds),
         more,
+        closed,
     )
 
 
-def _index(data: bytes | None, blobs: list[bytes]) -> int:
-    """Where ARGV has it; 0 for none."""
-    if data is None:
+def _records(done: Sequence[Done], blobs: list[bytes]) -> int | list[int]:
+    """Where the records are in ARGV; a result begins with the letter of its outcome."""
+    base = FIRST + len(blobs) - 1
+    records = [
+        one.record if one.record is None or one.outcome not in _KEPT else _KEPT[one.outcome] + one.record
+        for one in done
+    ]
+    there = [record for record in records if record is not None]
+    blobs += there
+    if not there:
         return 0
+    if len(there) == len(records):
+        return base
+    places = iter(range(base + 1, base + 1 + len(there)))
+    return [0 if record is None else next(places) for record in records]
+
+
+def _index(data: bytes, blobs: list[bytes]) -> int:
+    """Where ARGV has it."""
     blobs.append(data)
     return FIRST + len(blobs) - 1
 

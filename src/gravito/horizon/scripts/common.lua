@@ -2,9 +2,10 @@
 --
 -- KEYS, the same for each script (all in the queue's slot):
 --   jobs       HASH  id -> body, opaque; live and dead jobs
---   ready:0..3 LIST  of members, by priority: critical, high, default, low
+--   ready:0..3 LIST  by priority (critical, high, default, low): '<id>', or '!<id>' of special jobs
 --   delayed    ZSET  due ms; members, and 'L<limit>' for a rate limit that lets parked jobs go on
---   leases     ZSET  end of the lease in ms; ids of running jobs
+--   leases     ZSET  end of the lease in ms; fences of claims, of which each covers the jobs of one step
+--   claims     HASH  fence -> ids of the jobs that were claimed with it (parted by spaces)
 --   active     HASH  id -> '<mark><fence>:<worker>'; running jobs
 --   tries      HASH  id -> '<failed attempts>:<crashes>'; absent is 0:0; of the dead with ':<mark>'
 --   results    HASH  id -> 'o' or 'c' (ok, cancelled) and the record; ended jobs that are kept
@@ -22,13 +23,13 @@
 --   gone       SET   ids that still have a member in a ready list, but no body
 --   waiting    HASH  id -> clients (parted by spaces) that want to hear of its end
 --   wake       LIST  at most one token, for workers that block
---   steps      HASH  worker -> its last step: '<serial>:<fence>:<ms>:<refused ids>;<claimed ids>'
+--   steps      HASH  worker -> its last step: '<serial>:<fence>:<ms>:<refused ids>'
 --   producers  HASH  client -> its last push: '<serial>:<ms>:<answer>'
 --   outbox     LIST  '<seq>:<entry>', for other slots
 --   conf       HASH  paused, fence (counter of claims), seq (of parked jobs and the outbox), rolled (minute)
 --   totals     HASH  outcome -> count
 --   (the last) HASH  counters of this minute; only step.lua and keep.lua are given it
--- A member is '<mark><id>'; the mark is the priority, 0..3, or a..d for the same of special jobs: those that have an
+-- In delayed, fair and parked a member is '<mark><id>'; the mark is the priority, 0..3, or a..d for the same of special jobs: those that have an
 -- entry in routes.
 -- ARGV: 1 the call's own arguments (msgpack); 2 what the queue's channels begin with; from 3 on bytes that the call's
 -- arguments point at (the servers' cmsgpack knows no bin type).
@@ -37,7 +38,7 @@ local JOBS, DELAYED, LEASES, ACTIVE, TRIES, RESULTS = KEYS[1], KEYS[6], KEYS[7],
 local DONE, DEAD, NOTES, FAIR, VT, ROUTES = KEYS[11], KEYS[12], KEYS[13], KEYS[14], KEYS[15], KEYS[16]
 local LIMITS, PARKED, SPOTS, UNIQUE, CANCELS, GONE = KEYS[17], KEYS[18], KEYS[19], KEYS[20], KEYS[21], KEYS[22]
 local WAITING, WAKE, STEPS, PRODUCERS, OUTBOX = KEYS[23], KEYS[24], KEYS[25], KEYS[26], KEYS[27]
-local CONF, TOTALS, COUNTERS = KEYS[28], KEYS[29], KEYS[30]
+local CONF, TOTALS, CLAIMS, COUNTERS = KEYS[28], KEYS[29], KEYS[30], KEYS[31]
 
 local call, sub, find, match = redis.call, string.sub, string.find, string.match
 local time = call('TIME')
@@ -51,6 +52,12 @@ local MOST = 1000 -- values that one command is given; Lua's stack holds some th
 -- not. (So it is in Redis 6.2, 7 and Valkey for scripts without a shebang; 6.2 knows no shebang.) What must go on then,
 -- begins with this one, which changes nothing, or with another write of that kind.
 local function despite_memory() call('HDEL', CONF, '') end
+
+local function words(text)
+  local list = {}
+  for word in string.gmatch(text, '%S+') do list[#list + 1] = word end
+  return list
+end
 
 -- Run a command on a list of any length.
 local function each(name, key, values)
@@ -100,8 +107,9 @@ local function add(member, first, route)
     if route.tenant then return turn(member, priority, route.tenant, first) end
   end
   local lines = first and front or back
+  local entry = (PLAIN[mark] and '!' or '') .. sub(member, 2)
   local line = lines[priority]
-  if line then line[#line + 1] = member else lines[priority] = { member } end
+  if line then line[#line + 1] = entry else lines[priority] = { entry } end
 end
 
 local function flush()
@@ -282,76 +290,82 @@ local function forget(id, line)
   if line then call('SADD', GONE, id) end
 end
 
--- Take new jobs in. The body of members[i] is ARGV[base + i]; `extra` holds by index what few have:
--- {due ms or false, delay ms, unique or false, unique_for ms, tenant or false, limits or false}.
--- Gives the exceptions: {index, 'exists'} and {index, id of the holder}, flat.
-local function take(members, base, extra)
-  local n, odd = #members, {}
-  if n == 0 then return odd end
-  local ids, new, routes, delayed = {}, {}, {}, {}
-  for i = 1, n do ids[i] = sub(members[i], 2) end
-  local live, kept = call('HMGET', JOBS, unpack(ids)), call('HMGET', RESULTS, unpack(ids))
-  local gone = call('EXISTS', GONE) == 1
-  local first, here, claims = earliest(), {}, {}
-  local special, any = {}, false
-  for i = 1, n do
+local function exceptional(ids, extra)
+  -- By index: '' for an id that the queue has, the holder's id for a unique key that is held; and the keys to hold.
+  local odd, holds, here = {}, {}, {}
+  local live = call('HMGET', JOBS, unpack(ids))
+  local kept = call('EXISTS', RESULTS) == 1 and call('HMGET', RESULTS, unpack(ids)) or {}
+  for i = 1, #ids do
     local id, e = ids[i], extra[i]
-    local holder
-    if e and e[3] then
-      local held = claims[e[3]] or call('HGET', UNIQUE, e[3])
-      local till, by = match(held or '', '^(%d+):(.*)$')
-      if by and by ~= id and (till == '0' or tonumber(till) > now) then holder = by end
-    end
     if live[i] or kept[i] or here[id] then
-      odd[#odd + 1] = i
-      odd[#odd + 1] = ''
-    elseif holder then
-      odd[#odd + 1] = i
-      odd[#odd + 1] = holder
-    else
-      here[id] = true
-      new[#new + 1] = id
-      new[#new + 1] = ARGV[base + i]
-      local due, route
-      if e then
-        due = e[1] or (e[2] > 0 and now + e[2])
-        if e[3] then claims[e[3]] = (e[4] > 0 and string.format('%.0f', now + e[4]) or '0') .. ':' .. id end
-        if e[3] or e[5] or e[6] then
-          route = { unique = e[3] or nil, tenant = e[5] or nil, limits = e[6] or nil }
-          routes[#routes + 1] = id
-          routes[#routes + 1] = cmsgpack.pack(route)
-        end
-      end
-      if due and due > now then
-        delayed[#delayed + 1] = due
-        delayed[#delayed + 1] = members[i]
-        if not first or due < first then first, any = due, true end
-      elseif route then
-        special[#special + 1] = { members[i], route }
+      odd[i] = ''
+    elseif e and e[3] then
+      local till, by = match(holds[e[3]] or call('HGET', UNIQUE, e[3]) or '', '^(%d+):(.*)$')
+      if by and by ~= id and (till == '0' or tonumber(till) > now) then
+        odd[i] = by
       else
-        add(members[i])
+        holds[e[3]] = (e[4] > 0 and string.format('%.0f', now + e[4]) or '0') .. ':' .. id
+      end
+    end
+    if not odd[i] then here[id] = true end
+  end
+  return odd, holds
+end
+
+-- An id that was cancelled has a member in a line still: it must not bring the new job twice.
+local function clear_lines(ids)
+  if call('EXISTS', GONE) == 0 then return end
+  for _, id in ipairs(ids) do
+    if call('SREM', GONE, id) == 1 then
+      for line = 0, 3 do
+        call('LREM', KEYS[2 + line], 0, id)
+        call('LREM', KEYS[2 + line], 0, '!' .. id)
       end
     end
   end
-  -- The first write is one that a server without memory refuses: then nothing was written.
-  if #new == 0 then return odd end
-  each('HSET', JOBS, new)
+end
+
+-- Take new jobs in. `marks` has a letter for each id, or one for all; the body of ids[i] is ARGV[base + i]; `extra`
+-- holds by index what few have: {due ms or false, delay ms, unique or false, unique_for ms, tenant or false, limits or
+-- false}. Gives the exceptions: {index, '' or the holder's id, ...}.
+local function take(ids, marks, base, extra)
+  local n = #ids
+  if n == 0 then return {} end
+  local odd, holds = exceptional(ids, extra)
+  local new, fresh, routes, delayed, lines, flat = {}, {}, {}, {}, {}, {}
+  local first, sooner, same = earliest(), false, #marks == 1
+  for i = 1, n do
+    local id = ids[i]
+    if odd[i] then
+      flat[#flat + 1], flat[#flat + 2] = i, odd[i]
+    else
+      local k = #fresh + 1
+      fresh[k], new[2 * k - 1], new[2 * k] = id, id, ARGV[base + i]
+      local e, mark = extra[i], same and marks or sub(marks, i, i)
+      local due = e and (e[1] or (e[2] > 0 and now + e[2]))
+      local route = PLAIN[mark] and { unique = e[3] or nil, tenant = e[5] or nil, limits = e[6] or nil }
+      if route then routes[#routes + 1], routes[#routes + 2] = id, cmsgpack.pack(route) end
+      if due and due > now then
+        delayed[#delayed + 1], delayed[#delayed + 2] = due, mark .. id
+        if not first or due < first then first, sooner = due, true end
+      elseif route then
+        lines[#lines + 1] = { mark .. id, route }
+      else
+        local line = back[mark]
+        if line then line[#line + 1] = id else back[mark] = { id } end
+        some = true
+      end
+    end
+  end
+  if #fresh == 0 then return flat end
+  each('HSET', JOBS, new) -- a server without memory refuses this one: then nothing was written
   each('HSET', ROUTES, routes)
-  for key, value in pairs(claims) do call('HSET', UNIQUE, key, value) end
+  for key, value in pairs(holds) do call('HSET', UNIQUE, key, value) end
   each('ZADD', DELAYED, delayed)
-  if gone then
-    for id in pairs(here) do
-      if call('SREM', GONE, id) == 1 then -- its old member must not bring it twice
-        for mark = 0, 3 do
-          call('LREM', KEYS[2 + mark], 0, mark .. id)
-          call('LREM', KEYS[2 + mark], 0, string.char(97 + mark) .. id)
-        end
-      end
-    end
-  end
-  for i = 1, #special do add(special[i][1], false, special[i][2]) end
-  call('HINCRBY', TOTALS, 'pushed', #new / 2)
+  clear_lines(fresh)
+  for i = 1, #lines do add(lines[i][1], false, lines[i][2]) end
+  call('HINCRBY', TOTALS, 'pushed', #fresh)
   flush()
-  if any then wake() end
-  return odd
+  if sooner then wake() end
+  return flat
 end

@@ -7,11 +7,12 @@
 local worker, lease, ids, fences, allowed = arg[1], arg[2], arg[3], arg[4], arg[5]
 
 local function renew()
-  local held, leases, lost = call('HMGET', ACTIVE, unpack(ids)), {}, {}
+  local held, leases, lost, seen = call('HMGET', ACTIVE, unpack(ids)), {}, {}, {}
   for i = 1, #ids do
-    if held[i] and sub(held[i], 2) == string.format('%d', fences[i]) .. ':' .. worker then
-      leases[#leases + 1] = now + lease
-      leases[#leases + 1] = ids[i]
+    local fence = string.format('%d', fences[i])
+    if held[i] and sub(held[i], 2) == fence .. ':' .. worker then
+      if not seen[fence] then leases[#leases + 1], leases[#leases + 2] = now + lease, fence end
+      seen[fence] = true
     else
       lost[#lost + 1] = ids[i]
     end
@@ -62,12 +63,19 @@ end
 local function expire()
   local first = call('ZRANGE', LEASES, 0, 0, 'WITHSCORES')
   if not first[2] or tonumber(first[2]) > now then return end
-  local late = call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, MOST)
-  local held = call('HMGET', ACTIVE, unpack(late))
-  call('ZREM', LEASES, unpack(late))
-  call('HDEL', ACTIVE, unpack(late))
-  for i = 1, #late do
-    if held[i] then recover(late[i], sub(held[i], 1, 1)) end
+  local late = call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, 10)
+  for _, fence in ipairs(late) do
+    local all, mine, marks = words(call('HGET', CLAIMS, fence) or ''), {}, {}
+    local held = #all > 0 and call('HMGET', ACTIVE, unpack(all)) or {}
+    for i = 1, #all do -- the others have ended, or somebody else has them
+      if held[i] and match(held[i], '^.(%d+):') == fence then
+        mine[#mine + 1], marks[#marks + 1] = all[i], sub(held[i], 1, 1)
+      end
+    end
+    call('ZREM', LEASES, fence)
+    call('HDEL', CLAIMS, fence)
+    each('HDEL', ACTIVE, mine)
+    for i = 1, #mine do recover(mine[i], marks[i]) end
   end
 end
 

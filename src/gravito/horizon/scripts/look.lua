@@ -24,7 +24,9 @@ local function look(id)
   local held = call('HGET', ACTIVE, id)
   local dead, due = call('ZSCORE', DEAD, id), score(DELAYED, id)
   if held then
-    state, at, worker = 'running', call('ZSCORE', LEASES, id) or '', match(held, '^.%d+:(.*)$')
+    local fence
+    state, fence, worker = 'running', match(held, '^.(%d+):(.*)$')
+    at = call('ZSCORE', LEASES, fence) or ''
   elseif dead then
     state, at = 'dead', dead
   elseif due then

@@ -12,7 +12,9 @@ end
 
 if part == 'ready' then
   for line = 0, 3 do
-    if #ids < most then drawn(call('LPOP', KEYS[2 + line], most - #ids) or {}, 2) end
+    for _, entry in ipairs(#ids < most and call('LPOP', KEYS[2 + line], most - #ids) or {}) do
+      ids[#ids + 1] = match(entry, '^!?(.*)$')
+    end
   end
   local fair = #ids < most and call('ZRANGE', FAIR, 0, most - #ids - 1) or {}
   each('ZREM', FAIR, fair)

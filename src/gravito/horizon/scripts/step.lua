@@ -3,41 +3,47 @@
 --
 -- KEYS: see common.lua; the last are the counters of the minute. ARGV[2]: see common.lua. ARGV[1]:
 -- {worker, serial, lease ms, want, keep, done}; keep: ended jobs to keep at most.
---   done: {ids, fences, outcomes, records, groups, fields, more} or nothing.
---     outcomes: a letter for each: o ok, r retry, d dead, l release, c cancelled
---     records: for each, the index in ARGV, or 0; groups: for each, the index in `fields` of what it counts as, a list of fields
---     more: by index, {delay ms, {members, base, extra} to push or false, list of indexes in ARGV: entries for
---     the outbox}
--- Result: {now ms, next due ms or -1, fence, ids (parted by spaces), bodies, {index, attempts, crashes, ...},
+--   done: {ids, fences, outcomes, records, groups, counts, fields, more, closed} or nothing.
+--     fences: for each, or one number for all
+--     outcomes: a letter for each: o ok, r retry, d dead, l release, c cancelled; '' if all are o
+--     records: for each the index in ARGV, or 0; one number: 0 for none, or the index before the first one's. Those of
+--     o and c begin with that letter.
+--     groups: for each, the index in `counts` and `fields` of what it counts as; counts: how many are of each group;
+--     fields: of each group, the list of counters
+--     more: by index, {delay ms, {ids, marks, base, extra} to push or false, list of indexes in ARGV: entries for the
+--     outbox}
+--     closed: fences of which the worker has no more jobs
+-- Result: {now ms, next due ms or -1, fence, ids (parted by spaces), bodies, {index, attempts, crashes, note, ...},
 --   refused ids (parted by spaces), length of the outbox if it grew}; {now ms} for a serial that was overtaken.
 -- The first write is always one that needs no memory: see despite_memory.
 
 local worker, serial, lease, want, keep, done = arg[1], arg[2], arg[3], arg[4], arg[5], arg[6]
 
-local function answer(due, fence, ids, bodies, refused, outbox)
+local function answer(due, fence, ids, joined, bodies, refused, outbox)
   local odd = {}
   if #ids > 0 and call('EXISTS', TRIES) == 1 then
-    local tries = call('HMGET', TRIES, unpack(ids))
+    local tries, notes = call('HMGET', TRIES, unpack(ids)), call('HMGET', NOTES, unpack(ids))
     for i = 1, #ids do
       if tries[i] then
         local attempts, crashes = match(tries[i], '^(%d+):(%d+)')
-        odd[#odd + 1], odd[#odd + 2], odd[#odd + 3] = i - 1, tonumber(attempts), tonumber(crashes)
+        local at = #odd
+        odd[at + 1], odd[at + 2], odd[at + 3], odd[at + 4] = i - 1, tonumber(attempts), tonumber(crashes), notes[i] or ''
       end
     end
   end
-  return { now, due or -1, fence, table.concat(ids, ' '), bodies, odd, refused, outbox }
+  return { now, due or -1, fence, joined, bodies, odd, refused, outbox }
 end
 
 local before = call('HGET', STEPS, worker)
 if before then
-  local last, fence, refused, ids = match(before, '^(%d+):(%d+):%d+:([^;]*);(.*)$')
+  local last, fence, refused = match(before, '^(%d+):(%d+):%d+:(.*)$')
   last = tonumber(last)
   if last > serial then return { now } end
   if last == serial then
-    local list = {}
-    for id in string.gmatch(ids, '%S+') do list[#list + 1] = id end
-    local bodies = #list > 0 and call('HMGET', JOBS, unpack(list)) or {}
-    return answer(earliest(), tonumber(fence), list, bodies, refused, call('LLEN', OUTBOX))
+    local joined = call('HGET', CLAIMS, fence) or ''
+    local ids = words(joined)
+    local bodies = #ids > 0 and call('HMGET', JOBS, unpack(ids)) or {}
+    return answer(earliest(), tonumber(fence), ids, joined, bodies, refused, call('LLEN', OUTBOX))
   end
 end
 
@@ -62,21 +68,26 @@ local function try_again(id, member, outcome, delay, record)
 end
 
 local function push_along(more)
-  if more[2] then take(more[2][1], more[2][2], more[2][3]) end
+  if more[2] then take(unpack(more[2], 1, 4)) end
   for _, entry in ipairs(more[3] or {}) do
     outbox = call('RPUSH', OUTBOX, string.format('%d:', call('HINCRBY', CONF, 'seq', 1)) .. ARGV[entry])
   end
 end
 
-local function count(groups, fields, totals)
+local function count(counts, fields, totals)
   local sums, fresh = {}, false
-  for group, n in pairs(groups) do
-    for _, field in ipairs(fields[group]) do sums[field] = (sums[field] or 0) + n end
+  for group = 1, #counts do
+    for _, field in ipairs(counts[group] > 0 and fields[group] or {}) do
+      sums[field] = (sums[field] or 0) + counts[group]
+    end
   end
   for field, n in pairs(sums) do
     if call('HINCRBY', COUNTERS, field, n) == n then fresh = true end
   end
-  if fresh then call('EXPIRE', COUNTERS, 10800) end
+  if fresh then -- it stays until roll.lua has added it to its hour, though no worker may be there for days
+    call('EXPIRE', COUNTERS, 8 * 86400)
+    call('HSETNX', CONF, 'rolled', match(COUNTERS, '(%d+)$') - 1)
+  end
   local said = worker
   for outcome, n in pairs(totals) do
     call('HINCRBY', TOTALS, NAMES[outcome], n)
@@ -85,44 +96,86 @@ local function count(groups, fields, totals)
   call('PUBLISH', ARGV[2] .. 'ev', said)
 end
 
-local function finish(ids, fences, outcomes, records, kinds, fields, extras)
-  local held = call('HMGET', ACTIVE, unpack(ids))
-  local mine, accepted, marks, own = {}, {}, {}, {}
+-- Which completions are of claims that hold: their indexes, or nothing if all are; and whether a special job is among
+-- them. A value of `active` tells the claim, so each is read once.
+local function accept(ids, fences, held)
+  local known, special, bad = {}, false, false
+  local same = type(fences) == 'number' and fences
   for i = 1, #ids do
-    local fence, value = fences[i], held[i]
-    local token = own[fence]
-    if not token then
-      token = string.format('%d', fence) .. ':' .. worker
-      own[fence] = token
+    local value = held[i]
+    local fence = known[value]
+    if fence == nil and value then
+      local mark, number, by = match(value, '^(.)(%d+):(.*)$')
+      fence = by == worker and tonumber(number) or 0
+      known[value] = fence
+      if PLAIN[mark] then special = true end
     end
-    if value and sub(value, 2) == token and not marks[ids[i]] then
-      mine[#mine + 1] = ids[i]
-      accepted[#accepted + 1] = i
-      marks[ids[i]] = sub(value, 1, 1)
+    if fence ~= (same or fences[i]) or not value then bad = true end
+  end
+  if not bad then return nil, special end
+  local accepted, seen = {}, {}
+  for i = 1, #ids do
+    if held[i] and known[held[i]] == (same or fences[i]) and not seen[ids[i]] then
+      accepted[#accepted + 1], seen[ids[i]] = i, true
     else
       refused[#refused + 1] = ids[i]
     end
   end
-  if #mine == 0 then return end
-  call('ZREM', LEASES, unpack(mine))
-  call('HDEL', ACTIVE, unpack(mine))
-  local cancels
+  return accepted, special
+end
+
+local function record_at(records, i)
+  if type(records) == 'number' then return records > 0 and ARGV[records + i] or nil end
+  return ARGV[records[i]]
+end
+
+local function forget_all(ids)
+  if #ids == 0 then return end
+  each('HDEL', JOBS, ids)
+  if call('EXISTS', TRIES) == 1 then each('HDEL', TRIES, ids) end
+  if call('EXISTS', NOTES) == 1 then each('HDEL', NOTES, ids) end
+end
+
+-- All jobs are plain, ok and nobody waits for them: nothing to decide for each.
+local function finish_plain(ids, records)
+  forget_all(ids)
+  if type(records) == 'number' and records == 0 then return { o = #ids } end
+  local kept, ended, k = {}, {}, 0
+  for i = 1, #ids do
+    local record = record_at(records, i)
+    if record then
+      kept[k + 1], kept[k + 2], ended[k + 1], ended[k + 2] = ids[i], record, now, ids[i]
+      k = k + 2
+    end
+  end
+  each('HSET', RESULTS, kept)
+  if k > 0 then keep_results(ended, keep) end
+  return { o = #ids }
+end
+
+-- Jobs of any kind and outcome. `accepted`: indexes; `held`: by index.
+local function finish_each(accepted, held, done_)
+  local ids, _, outcomes, records, _, _, _, extras = unpack(done_, 1, 8)
+  local mine, cancels = {}, nil
+  for n = 1, #accepted do mine[n] = ids[accepted[n]] end
   if call('EXISTS', CANCELS) == 1 then
     cancels = call('SMISMEMBER', CANCELS, unpack(mine))
     call('SREM', CANCELS, unpack(mine))
   end
-  local over, kept, ended, told, groups, totals = {}, {}, {}, {}, {}, {}
+  local over, kept, ended, told, totals = {}, {}, {}, {}, {}
   for n = 1, #accepted do
     local i, id = accepted[n], mine[n]
-    local outcome, mark, more = sub(outcomes, i, i), marks[id], extras[i]
-    if cancels and cancels[n] == 1 and (outcome == 'r' or outcome == 'l') then outcome = 'c' end
-    local record, final = ARGV[records[i]], outcome ~= 'r' and outcome ~= 'l'
+    local outcome, mark, more = outcomes == '' and 'o' or sub(outcomes, i, i), sub(held[i], 1, 1), extras[i]
+    local record = record_at(records, i)
+    if cancels and cancels[n] == 1 and (outcome == 'r' or outcome == 'l') then
+      outcome, record = 'c', record and 'c' .. record
+    end
+    local final = outcome ~= 'r' and outcome ~= 'l'
     settle(id, mark, true, final, outcome == 'd')
     if outcome == 'o' or outcome == 'c' then
       over[#over + 1] = id
       if record then
-        kept[#kept + 1], kept[#kept + 2] = id, outcome .. record
-        ended[#ended + 1], ended[#ended + 2] = now, id
+        kept[#kept + 1], kept[#kept + 2], ended[#ended + 1], ended[#ended + 2] = id, record, now, id
       end
     elseif outcome == 'd' then
       local attempts, crashes = tries_of(id)
@@ -133,22 +186,57 @@ local function finish(ids, fences, outcomes, records, kinds, fields, extras)
     end
     if final then told[#told + 1], told[#told + 2] = id, NAMES[outcome] end
     if more then push_along(more) end
-    local kind = kinds[i]
-    if kind > 0 then groups[kind] = (groups[kind] or 0) + 1 end
     totals[outcome] = (totals[outcome] or 0) + 1
   end
-  if #over > 0 then
-    call('HDEL', JOBS, unpack(over))
-    if call('EXISTS', TRIES) == 1 then call('HDEL', TRIES, unpack(over)) end
-    if call('EXISTS', NOTES) == 1 then call('HDEL', NOTES, unpack(over)) end
-  end
+  forget_all(over)
   each('HSET', RESULTS, kept)
   if #ended > 0 then keep_results(ended, keep) end
   tell(told)
-  count(groups, fields, totals)
+  return totals
 end
 
--- Members of a line, at most n; `dry` notes the lines that have no more.
+local function finish()
+  local ids, fences, outcomes, records, groups, counts, fields, extras, closed = unpack(done, 1, 9)
+  local held = call('HMGET', ACTIVE, unpack(ids))
+  local accepted, special = accept(ids, fences, held)
+  local totals
+  if not accepted then
+    if call('HDEL', ACTIVE, unpack(ids)) < #ids then -- some are here twice
+      local known = {}
+      accepted = {}
+      for i = 1, #ids do
+        if known[ids[i]] then refused[#refused + 1] = ids[i] else accepted[#accepted + 1] = i end
+        known[ids[i]] = true
+      end
+    end
+  else
+    local mine = {}
+    for n = 1, #accepted do mine[n] = ids[accepted[n]] end
+    each('HDEL', ACTIVE, mine)
+  end
+  each('ZREM', LEASES, closed)
+  each('HDEL', CLAIMS, closed)
+  if not accepted and not special and outcomes == '' and next(extras) == nil and call('EXISTS', CANCELS, WAITING) == 0 then
+    totals = finish_plain(ids, records)
+  else
+    if not accepted then
+      accepted = {}
+      for i = 1, #ids do accepted[i] = i end
+    elseif #accepted < #ids then
+      counts = {}
+      for group = 1, #fields do counts[group] = 0 end
+      for n = 1, #accepted do
+        local group = groups[accepted[n]]
+        counts[group] = counts[group] + 1
+      end
+    end
+    if #accepted == 0 then return end
+    totals = finish_each(accepted, held, done)
+  end
+  count(counts, fields, totals)
+end
+
+-- Members of a line, at most n; `dry` notes the lines that have no more. 4 is the line of jobs with a tenant.
 local dry = {}
 local function pop(line, n)
   if dry[line] or n <= 0 then return {} end
@@ -165,74 +253,80 @@ local function pop(line, n)
   return got
 end
 
+local ids, bodies, active, fence, drawn, specials = {}, {}, {}, 0, 0, nil
+local LETTERS = { [0] = 'a', 'b', 'c', 'd' }
+
+-- Claim what `got` has of a line: jobs that are gone, or have to park, are left out.
+local function claim(got, line)
+  if specials == nil then specials = call('EXISTS', ROUTES) == 1 end
+  if fence == 0 then fence = call('HINCRBY', CONF, 'fence', 1) end
+  local tail = string.format('%d', fence) .. ':' .. worker
+  local marks, members = nil, nil
+  if line == 4 or specials then
+    marks, members = {}, got
+    got = {}
+    for i = 1, #members do
+      local first = sub(members[i], 1, 1)
+      if line == 4 then
+        marks[i], got[i] = first, sub(members[i], 2)
+      elseif first == '!' then
+        marks[i], got[i] = LETTERS[line], sub(members[i], 2)
+      else
+        marks[i], got[i] = line, members[i]
+      end
+    end
+  end
+  local found, value, gone = call('HMGET', JOBS, unpack(got)), line .. tail, {}
+  local k = #ids
+  for i = 1, #got do
+    local id, body, mark = got[i], found[i], marks and marks[i]
+    if not body then
+      gone[#gone + 1] = id
+    elseif not PLAIN[mark] or admit(mark .. id, route_of(id).limits or {}) then
+      k = k + 1
+      ids[k], bodies[k], active[2 * k - 1], active[2 * k] = id, body, id, mark and mark .. tail or value
+    end
+  end
+  each('SREM', GONE, gone)
+end
+
 -- Most of a claim goes by priority. A tenth of it, or every eighth small claim, begins at a lower line, at another one
--- each time, so that none starves. 4 is the line of jobs with a tenant.
+-- each time, so that none starves.
 local HIGH_FIRST, LOW_FIRST = { 0, 1, 4, 2, 3 }, { 3, 2, 4, 1 }
 local function collect(n)
-  local members = {}
   local share = math.floor(n / 10)
   if share == 0 and serial % 8 == 0 then share = 1 end
   local function draw(line, most)
     local got = pop(line, most)
-    for i = 1, #got do members[#members + 1] = got[i] end
+    drawn = drawn + #got
+    if #got > 0 then claim(got, line) end
   end
-  for _, line in ipairs(HIGH_FIRST) do draw(line, n - share - #members) end
-  for i = 0, 3 do draw(LOW_FIRST[(serial + i) % 4 + 1], n - #members) end
-  draw(0, n - #members)
-  return members
+  for _, line in ipairs(HIGH_FIRST) do draw(line, n - share - drawn) end
+  for i = 0, 3 do draw(LOW_FIRST[(serial + i) % 4 + 1], n - drawn) end
+  draw(0, n - drawn)
+  if drawn == n and call('EXISTS', KEYS[2], KEYS[3], KEYS[4], KEYS[5], FAIR) > 0 then wake() end
 end
 
-local function claim()
-  local members = collect(want)
-  if #members == 0 then return {}, {}, {} end
-  local all = {}
-  for i = 1, #members do all[i] = sub(members[i], 2) end
-  local found = call('HMGET', JOBS, unpack(all))
-  local ids, bodies, marks, gone = {}, {}, {}, {}
-  for i = 1, #all do
-    local mark = sub(members[i], 1, 1)
-    if not found[i] then
-      gone[#gone + 1] = all[i]
-    elseif not PLAIN[mark] or admit(members[i], route_of(all[i]).limits or {}) then
-      ids[#ids + 1], bodies[#bodies + 1], marks[#marks + 1] = all[i], found[i], mark
-    end
-  end
-  each('SREM', GONE, gone)
-  if #members == want and call('EXISTS', KEYS[2], KEYS[3], KEYS[4], KEYS[5], FAIR) > 0 then wake() end
-  return ids, bodies, marks
-end
-
-local function lease_out(ids, marks)
-  local fence = call('HINCRBY', CONF, 'fence', 1)
-  local ends, tail = now + lease, string.format('%d', fence) .. ':' .. worker
-  local leases, active, values = {}, {}, {}
-  for i = 1, #ids do
-    local mark, at = marks[i], 2 * i
-    local value = values[mark]
-    if not value then
-      value = mark .. tail
-      values[mark] = value
-    end
-    leases[at - 1], leases[at], active[at - 1], active[at] = ends, ids[i], ids[i], value
-  end
-  each('ZADD', LEASES, leases)
-  each('HSET', ACTIVE, active)
-  return fence
-end
-
-if done then finish(unpack(done, 1, 7)) end
-local due, fence, ids, bodies, marks = nil, 0, {}, {}, {}
+if done then finish() end
+local due
 if want > 0 and call('HGET', CONF, 'paused') ~= '1' then
   due = release_due(MOST)
   flush()
-  ids, bodies, marks = claim()
-  if #ids > 0 then fence = lease_out(ids, marks) end
+  collect(want)
 else
   due = earliest()
 end
 flush()
+local joined = table.concat(ids, ' ')
+if #ids > 0 then
+  call('ZADD', LEASES, now + lease, fence)
+  call('HSET', CLAIMS, fence, joined)
+  each('HSET', ACTIVE, active)
+else
+  fence = 0
+end
 refused = table.concat(refused, ' ')
 if done or #ids > 0 then
-  call('HSET', STEPS, worker, string.format('%d:%d:%.0f:', serial, fence, now) .. refused .. ';' .. table.concat(ids, ' '))
+  call('HSET', STEPS, worker, string.format('%d:%d:%.0f:', serial, fence, now) .. refused)
 end
-return answer(due, fence, ids, bodies, refused, outbox)
+return answer(due, fence, ids, joined, bodies, refused, outbox)
