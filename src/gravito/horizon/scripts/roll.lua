@@ -12,14 +12,14 @@ if first ~= last + 1 or first > final then return { now, last } end
 despite_memory()
 local grown = false
 for minute = first, final do
-  local key = KEYS[32 + minute - hour * 60]
+  local key = KEYS[MINUTES + minute]
   local counters = call('HGETALL', key)
-  for i = 1, #counters, 2 do call('HINCRBY', KEYS[31], counters[i], counters[i + 1]) end
+  for i = 1, #counters, 2 do call('HINCRBY', HOUR, counters[i], counters[i + 1]) end
   if #counters > 0 then
     call('EXPIRE', key, 3 * 3600)
     grown = true
   end
 end
-if grown then call('EXPIRE', KEYS[31], 8 * 86400) end
+if grown then call('EXPIRE', HOUR, 8 * 86400) end
 call('HSET', CONF, 'rolled', final)
 return { now, final }
