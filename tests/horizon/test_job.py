@@ -38,6 +38,8 @@ from gravito.horizon import (
     job,
 )
 from gravito.horizon._current import current_horizon
+from gravito.horizon._payload import read_record
+from gravito.horizon._run import Runner
 from gravito.horizon.job import Definition, FunctionJob
 from gravito.horizon.options import Options, read_options
 
@@ -714,3 +716,76 @@ def test_each_loop_has_its_own_brokers(redis: Client) -> None:
         return horizon.broker("q")
 
     assert asyncio.run(broker()) is not asyncio.run(broker())
+
+
+async def test_earlier_attempts_are_remembered(horizon: Horizon) -> None:
+    @job(retries=5, backoff=[0, 0.02])
+    async def flaky(good: int) -> int:
+        run = current_job()
+        if run.attempt == 2 and run.fence % 2:
+            run.release()  # is not an attempt, and forgets none
+        if run.attempt < good:
+            raise ValueError(f"attempt {run.attempt}")
+        return run.attempt
+
+    handle = await flaky.push(4)
+    done = await drain(horizon)
+    assert await handle.result(5) == 4
+    look = await horizon.broker("default").look(handle.id)
+    assert look.record is not None
+    trail = read_record(look.record).trail
+    assert [(item.number, item.outcome, item.delay) for item in trail] == [
+        (1, "retry", 0),
+        (2, "retry", 20),
+        (3, "retry", 20),
+    ]
+    assert [item.error.message for item in trail if item.error] == ["attempt 1", "attempt 2", "attempt 3"]
+    assert all(item.wait_ms < 1000 for item in done)
+    dead = await flaky.push(9)
+    await drain(horizon)
+    look = await horizon.broker("default").look(dead.id)
+    assert look.record is not None
+    assert len(read_record(look.record).trail) == 5
+
+
+class UnspeakableError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("error", [ValueError("\ud800"), UnspeakableError()])
+async def test_any_error_leaves_a_record(horizon: Horizon, error: Exception) -> None:
+    @job(retries=0)
+    async def odd() -> None:
+        raise error
+
+    handle = await odd.push()
+    assert [done.outcome for done in await drain(horizon)] == ["dead"]
+    with pytest.raises(JobFailedError) as caught:
+        await handle.result(5)
+    assert type(error).__name__ in caught.value.error_type
+
+
+async def test_a_stop_behind_the_end_changes_nothing(redis: Client) -> None:
+    class Slow(Middleware):
+        async def succeeded(self, job: JobContext, result: Any) -> None:
+            reached.set()
+            await asyncio.sleep(100)
+
+    reached = asyncio.Event()
+    async with Horizon(redis, middleware=[Slow()]) as horizon:
+
+        @horizon.job
+        async def work() -> int:
+            return 1
+
+        await work.push()
+        broker = horizon.broker("default")
+        runner = Runner(horizon, "default", "w", broker.now_ms)
+        (claimed,) = (await broker.step("w", [], 1)).claimed
+        run = runner.open(claimed)
+        task = asyncio.create_task(runner.run(run))
+        await reached.wait()
+        runner.stop(run, "timeout")
+        task.cancel()
+        assert (await task).outcome == "ok"

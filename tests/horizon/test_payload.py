@@ -238,7 +238,9 @@ def test_what_is_no_key(keys: Any) -> None:
     assert "x" * 44 not in str(caught.value)
 
 
-async def test_what_is_encrypted_cannot_be_read_on_the_server(redis: Client) -> None:
+async def test_what_is_encrypted_cannot_be_read_on_the_server(
+    redis: Client, caplog: pytest.LogCaptureFixture
+) -> None:
     key = new_key()
     async with Horizon(redis, keys=[key]) as horizon:
 
@@ -268,6 +270,8 @@ async def test_what_is_encrypted_cannot_be_read_on_the_server(redis: Client) -> 
         assert data
         assert b"swordfish" not in data
         assert key not in repr(horizon)
+        assert "is dead" in caplog.text
+        assert "swordfish" not in caplog.text
 
     async with Horizon(redis, keys=[new_key()]) as other:
         with pytest.raises(JobFailedError, match="encrypted"):
@@ -287,7 +291,7 @@ async def test_a_worker_without_the_key_buries_the_job_and_says_why(redis: Clien
         other.register(secret)
         (done,) = await drain(other)
         assert done.outcome == "dead"
-        with pytest.raises(JobFailedError, match="encrypted") as caught:
+        with pytest.raises(JobFailedError, match="it is encrypted, and this Horizon has no keys") as caught:
             await other.handle(handle.id).result(5)
         assert caught.value.error_type == "gravito.errors.PayloadError"
 

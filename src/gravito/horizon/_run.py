@@ -40,10 +40,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import traceback
 from collections.abc import Awaitable, Callable
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -52,15 +50,24 @@ from gravito.errors import (
     JobCancelledError,
     JobTimeoutError,
     PayloadError,
-    PayloadTooLargeError,
 )
 from gravito.horizon import _arguments, _backoff, _payload
 from gravito.horizon._current import running
 from gravito.horizon._messages import Claimed, Done, Outcome
-from gravito.horizon._payload import FORMAT, NIL, Attempt, Body, End, Failure, Record, Travel
+from gravito.horizon._outcome import failure_of, note_of, pack_result, trail_of, waited
+from gravito.horizon._payload import (
+    FORMAT,
+    NIL,
+    Attempt,
+    Body,
+    End,
+    Record,
+    Travel,
+    add_attempt,
+)
 from gravito.horizon._progress import Teller
 from gravito.horizon.context import JobContext, Signal, Stop
-from gravito.horizon.middleware import tell
+from gravito.horizon.middleware import tell, tell_after
 
 if TYPE_CHECKING:
     from gravito.horizon.horizon import Horizon
@@ -72,8 +79,6 @@ __all__ = ["Lane", "Runner", "Verdict", "decide"]
 log = logging.getLogger("gravito.horizon")
 
 Lane = Callable[[JobContext, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Awaitable[Any]]
-
-_LONGEST_TRACEBACK: Final = 20_000  # characters; of a longer one the ends are kept
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -157,6 +162,8 @@ class Runner:
             self._horizon, self._queue, claimed.id, claimed.fence, claimed.attempt, claimed.crashes
         )
         job.raw = claimed.body
+        if claimed.note is not None:
+            job.trail = trail_of(claimed.note)
         job._tell, job._loop = self._teller.tell, self._loop
         try:
             body = job.body = _payload.read_body(claimed.body)
@@ -207,7 +214,7 @@ class Runner:
             job.broken = error  # it has done its work: another attempt would do it twice
             return await self._failed(job, error)
         if hooks.succeeded:
-            await tell(hooks.succeeded, job, result)
+            await tell_after(hooks.succeeded, job, result)
         return done
 
     def _call(self, job: JobContext, lane: Lane | None) -> Awaitable[Any]:
@@ -252,28 +259,9 @@ class Runner:
         definition = job.definition
         assert definition is not None
         kept = definition.options.results
-        packed = NIL if result is None or not kept else self._pack_result(job, definition, result)
+        packed = NIL if result is None or not kept else pack_result(job, definition, result)
         end = End("ok", job.attempt, int(job.started), int(ended), self._worker, None, kept, packed)
         return self._done(job, "ok", end, ended)
-
-    def _pack_result(self, job: JobContext, definition: Definition, result: Any) -> msgspec.Raw:
-        try:
-            data = _arguments.encode(result)
-        except Exception as error:  # msgspec, or the user's own type
-            raise _about_result(
-                definition,
-                f"a {type(result).__name__} cannot be encoded ({error}); return what it is made of, or set results=False",
-            ) from error
-        limit = self._horizon.max_bytes(definition)
-        if len(data) > limit:
-            raise _about_result(
-                definition,
-                f"{len(data)} bytes, allowed are {limit}; store it elsewhere and return where",
-                PayloadTooLargeError,
-            )
-        if job.body.extra is not None and job.body.extra.sealed:
-            data = _payload.encode(self._horizon.vault.seal(f"result of {job.id}", data))
-        return msgspec.Raw(data)
 
     async def _failed(self, job: JobContext, error: BaseException) -> Done:
         ended = self._clock()
@@ -285,11 +273,11 @@ class Runner:
         await self._tell(job, verdict)
         if verdict.outcome == "release":
             return self._done(job, "release", None, ended, delay=verdict.delay)
-        failure = self._failure(job, verdict.error)
+        failure = failure_of(job, verdict.error)
         started, now = int(job.started), int(ended)
         if verdict.outcome == "retry":
             attempt = Attempt(job.attempt, started, now, self._worker, "retry", failure, verdict.delay)
-            record = _payload.encode(Record(FORMAT, (attempt,)))
+            record = _payload.encode(Record(FORMAT, add_attempt(job.trail, attempt)))
             return self._done(job, "retry", None, ended, record=record, delay=verdict.delay)
         end = End(verdict.state, job.attempt, started, now, self._worker, failure)
         return self._done(job, verdict.outcome, end, ended)
@@ -310,12 +298,12 @@ class Runner:
             if job.progressed is not None:
                 self._teller.forget(job)
             kept = NIL if outcome == "dead" else msgspec.Raw(job.raw)
-            record = _payload.encode(Record(FORMAT, (), end, kept))
+            record = _payload.encode(Record(FORMAT, job.trail, end, kept))
         pushes: tuple[Travel, ...] = tuple(job.pushes) if job.pushes and outcome == "ok" else ()
         note = None
         if body.extra is not None and end is not None:
             pushes += self._followers(body.extra, outcome)
-            note = _note(job, end)
+            note = note_of(job, end)
         return Done(
             id=job.id,
             fence=job.fence,
@@ -324,7 +312,7 @@ class Runner:
             delay=delay,
             name=body.name,
             run_ms=ended - job.started,
-            wait_ms=max(0.0, job.started - body.due) if job.attempt == 1 and not job.crashes else 0.0,
+            wait_ms=waited(job),
             pushes=pushes,
             note=note,
         )
@@ -336,15 +324,16 @@ class Runner:
     async def _tell(self, job: JobContext, verdict: Verdict) -> None:
         hooks, outcome, error = self._hooks, verdict.outcome, verdict.error
         if outcome == "retry":
-            await tell(hooks.retried, job, error, verdict.delay / 1000)
+            await tell_after(hooks.retried, job, error, verdict.delay / 1000)
         elif outcome == "release":
-            await tell(hooks.released, job, verdict.delay / 1000)
+            await tell_after(hooks.released, job, verdict.delay / 1000)
         elif outcome == "cancelled":
-            await tell(hooks.cancelled, job, error)
+            await tell_after(hooks.cancelled, job, error)
         elif outcome == "dead":
-            log.error("job %s %s is dead: %s: %s", job.name, job.id, type(error).__name__, error)
+            failure = failure_of(job, error)  # its words: those of an encrypted job stay out of the log
+            log.error("job %s %s is dead: %s: %s", job.name, job.id, failure.type, failure.message)
             await self._tell_instance(job, error)
-            await tell(hooks.died, job, error)
+            await tell_after(hooks.died, job, error)
 
     async def _tell_instance(self, job: JobContext, error: BaseException) -> None:
         """`failed` of the class form."""
@@ -356,44 +345,5 @@ class Runner:
                 job.instance = definition.target(*job.args, **job.kwargs)
             if job.instance is not None:
                 await job.instance.failed(error)
-        except Exception:
+        except (Exception, asyncio.CancelledError):
             log.exception("failed() of job %s %s failed", job.name, job.id)
-
-    def _failure(self, job: JobContext, error: BaseException) -> Failure:
-        name = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
-        message = str(error)
-        if job.stopped == "timeout" and job.definition is not None and job.definition.kind == "thread":
-            message += "; its thread cannot be stopped and may still be running"
-        text = "".join(traceback.format_exception(type(error), error, _own_frames_cut(error)))
-        if len(text) > _LONGEST_TRACEBACK:
-            half = _LONGEST_TRACEBACK // 2
-            text = f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
-        if job.body.extra is None or not job.body.extra.sealed:
-            return Failure(name, message, text)
-        try:
-            sealed = self._horizon.vault.seal(f"error of {job.id}", _payload.encode((message, text)))
-        except Exception:  # no keys here, which may be why it failed; its words could hold what is secret
-            sealed = None
-        return Failure(name, "(encrypted)", "", sealed)
-
-
-def _own_frames_cut(error: BaseException) -> TracebackType | None:
-    """The traceback from the job's own code on, where it got that far."""
-    start = error.__traceback__
-    while start is not None and start.tb_frame.f_code.co_filename == __file__:
-        start = start.tb_next
-    return start or error.__traceback__
-
-
-def _note(job: JobContext, end: End) -> bytes | None:
-    """What its batch is to hear."""
-    batch = job.batch
-    return None if batch is None else _payload.encode((batch, job.id, end.state))
-
-
-def _about_result(
-    definition: Definition, reason: str, kind: type[PayloadError] = PayloadError
-) -> PayloadError:
-    error = kind(f"the result of job {definition.name!r}: {reason}")
-    error.job, error.parameter = definition.name, "return"
-    return error

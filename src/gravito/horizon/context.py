@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 from gravito.errors import HorizonError
 from gravito.horizon._current import running
-from gravito.horizon._payload import Body, Travel
+from gravito.horizon._payload import Attempt, Body, Travel
 
 if TYPE_CHECKING:
     from gravito.horizon.call import Call
@@ -64,6 +64,7 @@ class JobContext:
     definition: Definition | None = None  # None: no such job here
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = MappingProxyType({})
+    trail: tuple[Attempt, ...] = ()  # earlier attempts
     _tell: Callable[[JobContext], None] | None = None  # carries progress to the queue
     _loop: asyncio.AbstractEventLoop | None = None  # the worker's
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Sequence
@@ -86,6 +87,14 @@ class Hooks:
 
 def _bound(around: Callable[..., Awaitable[Any]], job: JobContext, proceed: Proceed) -> Proceed:
     return lambda: around(job, proceed)
+
+
+async def tell_after(hooks: Sequence[Callable[..., Any]], *args: Any) -> None:
+    """The same behind a run: what came of it is decided, so a cancellation that comes now changes nothing."""
+    try:
+        await tell(hooks, *args)
+    except asyncio.CancelledError:
+        log.warning("middleware hooks were cut short: the job was stopped when it had just ended")
 
 
 async def tell(hooks: Sequence[Callable[..., Any]], *args: Any) -> None:
