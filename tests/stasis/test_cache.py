@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.stasis.workers import ROOT, worker
+from tests.stasis.workers import PATIENT, ROOT, worker
 from tests.waiting import until
 
 import gravito.stasis
@@ -26,7 +26,7 @@ KEPT = ["redis", "tiered", "memory"]
 
 @pytest.fixture(params=KEPT)
 async def cache(request: pytest.FixtureRequest, redis: Client) -> AsyncIterator[Cache]:
-    async with Cache(request.param, connection=redis) as cache:
+    async with Cache(request.param, connection=redis, fail_safe=PATIENT) as cache:
         yield cache
 
 
@@ -105,7 +105,7 @@ async def test_times_to_live(cache: Cache) -> None:
     await cache.put("k", 1)
     await cache.forever("f", 1)
     assert await cache._core.store.remaining(["cache:k:k", "cache:k:f"]) == [-1, -1]
-    default = Cache(cache._core.store, ttl=timedelta(minutes=1))
+    default = Cache(cache._core.store, fail_safe=PATIENT, ttl=timedelta(minutes=1))
     await default.put("k", 1)
     await default.remember("r", factory=lambda: 1)
     left = await cache._core.store.remaining(["cache:k:k", "cache:k:r"])
@@ -122,7 +122,7 @@ async def test_many(cache: Cache) -> None:
 
 
 async def test_many_is_one_round_trip(redis: Client) -> None:
-    async with Cache(connection=redis) as cache:
+    async with Cache(connection=redis, fail_safe=PATIENT) as cache:
         keys = [f"k:{number}" for number in range(1000)]
         await cache.tags("t").put_many(dict.fromkeys(keys, 1), 60)
         before = redis.stats().commands
@@ -380,7 +380,7 @@ async def test_an_unknown_connection_and_an_unknown_event() -> None:
 
 @pytest.mark.parametrize("junk", [b"", b"\xc5", b"\xc5V", b"junk" * 20, b"\xc5V" + b"\xff" * 60])
 async def test_what_cannot_be_read_is_a_miss_and_an_event(redis: Client, junk: bytes) -> None:
-    async with Cache(connection=redis) as cache:
+    async with Cache(connection=redis, fail_safe=PATIENT) as cache:
         await cache.put("good", 1, 60)
         failed: list[Event] = []
         cache.on("error", failed.append)
@@ -396,7 +396,7 @@ async def test_what_cannot_be_read_is_a_miss_and_an_event(redis: Client, junk: b
 
 
 async def test_a_key_of_another_type_is_a_miss_and_no_hang(redis: Client) -> None:
-    async with Cache(connection=redis) as cache:
+    async with Cache(connection=redis, fail_safe=PATIENT) as cache:
         await redis.rpush("cache:k:k", "list")
         assert await cache.get("k") is None  # MGET says so
         assert await asyncio.wait_for(cache.remember("k", 60, lambda: 1), 5) == 1
@@ -465,7 +465,7 @@ async def test_statistics(cache: Cache) -> None:
 
 async def test_statistics_reach_the_server(redis: Client) -> None:
     for _ in range(2):
-        async with Cache(connection=redis) as cache:
+        async with Cache(connection=redis, fail_safe=PATIENT) as cache:
             await cache.get("user:1")
             await cache.put("user:1", 1, 60)
             await cache.get("user:1")
@@ -482,7 +482,7 @@ async def test_statistics_reach_the_server(redis: Client) -> None:
 
 
 async def test_hits_of_the_local_tier_send_nothing(redis: Client) -> None:
-    async with Cache("tiered", connection=redis) as cache:
+    async with Cache("tiered", connection=redis, fail_safe=PATIENT) as cache:
         await cache.put("k", "value", 600)
         await cache.tags("t").put("tagged", "value", 600)
         await cache.flexible("soft", 600, 600, lambda: "value")
@@ -501,7 +501,7 @@ async def test_hits_of_the_local_tier_send_nothing(redis: Client) -> None:
 
 
 async def test_nothing_outlives_its_ttl_in_the_local_tier(redis: Client) -> None:
-    async with Cache("tiered", connection=redis) as cache:
+    async with Cache("tiered", connection=redis, fail_safe=PATIENT) as cache:
         await cache.put("k", 1, 0.3)
         assert await cache.get("k") == 1
         await asyncio.sleep(0.1)
@@ -513,7 +513,7 @@ async def test_nothing_outlives_its_ttl_in_the_local_tier(redis: Client) -> None
 async def test_processes_that_write_one_key_converge(redis: Client) -> None:
     url = f"unix://{redis.settings.path}"
     async with (
-        Cache("tiered", connection=redis) as cache,
+        Cache("tiered", connection=redis, fail_safe=PATIENT) as cache,
         worker("put", url, key="k", value="theirs", store="tiered") as other,
     ):
         await cache.put("k", "ours", 60)
@@ -535,12 +535,12 @@ async def test_processes_that_write_one_key_converge(redis: Client) -> None:
 async def test_the_local_tier_after_client_kill(redis: Client, gravito_engine: Any) -> None:
     async with (
         Client.from_url(f"unix://{redis.settings.path}") as tracked,
-        Cache("tiered", connection=tracked) as cache,
+        Cache("tiered", connection=tracked, fail_safe=PATIENT) as cache,
     ):
         await cache.put("k", "old", 60)
         assert await cache.get("k") == "old"
         await redis.client_kill_filter(_type="normal", skipme=True)
-        await Cache(connection=redis).put("k", "new", 60)
+        await Cache(connection=redis, fail_safe=PATIENT).put("k", "new", 60)
         async with asyncio.timeout(10):
             while await cache.get("k") != "new":  # noqa: ASYNC110  # the end of the link is on its way
                 await asyncio.sleep(0)
@@ -610,10 +610,10 @@ async def test_a_store_of_ones_own(redis: Client) -> None:
 
 async def test_serializers(redis: Client) -> None:
     codec = Codec("json", "zlib")
-    async with Cache(connection=redis, codec=codec) as cache:
+    async with Cache(connection=redis, fail_safe=PATIENT, codec=codec) as cache:
         await cache.put("k", {"text": "x" * 5000}, 60)
         assert await cache.get("k") == {"text": "x" * 5000}
-    async with Cache(connection=redis) as other:
+    async with Cache(connection=redis, fail_safe=PATIENT) as other:
         assert await other.get("k") == {"text": "x" * 5000}
 
 
@@ -643,5 +643,5 @@ async def test_a_run_that_ends_with_the_loop_hurts_nobody(redis: Client) -> None
         await until(begun.is_set)
 
     await asyncio.to_thread(asyncio.run, main())
-    other = Cache(cache._core.store, lease=0.1)
+    other = Cache(cache._core.store, fail_safe=PATIENT, lease=0.1)
     assert await asyncio.wait_for(other.remember("k", 60, lambda: "ours"), 20) == "ours"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -160,6 +161,16 @@ async def test_a_server_that_refuses_writes_is_not_away(cache: Cache, server: Co
     assert not cache.stats().breaker_open
     assert {type(each.error) for each in told} == {errors.OutOfMemoryError}
     assert await cache.get("k") == 1
+
+
+async def test_a_busy_loop_is_no_store_that_is_away(cache: Cache) -> None:
+    await cache.put("k", 1, 60)
+    for _ in range(3):
+        reading = [asyncio.create_task(cache.get("k")) for _ in range(5)]
+        await asyncio.sleep(0)  # asked, but not all sent yet
+        time.sleep(0.4)  # noqa: ASYNC251  # that is what the test is about
+        assert await asyncio.gather(*reading) == [1] * 5
+    assert not cache.stats().breaker_open
 
 
 @pytest.mark.parametrize(

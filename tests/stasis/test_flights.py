@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from tests.stasis.workers import worker
+from tests.stasis.workers import PATIENT, worker
 from tests.waiting import until
 
 from gravito import errors
@@ -24,7 +24,7 @@ def url(redis: Client) -> str:
 
 @pytest.fixture(params=["redis", "tiered", "memory"])
 async def cache(request: pytest.FixtureRequest, redis: Client) -> AsyncIterator[Cache]:
-    async with Cache(request.param, connection=redis) as cache:
+    async with Cache(request.param, connection=redis, fail_safe=PATIENT) as cache:
         yield cache
 
 
@@ -95,7 +95,7 @@ async def test_another_process_takes_over_from_one_that_was_killed(url: str, red
     async with worker("compute", url, key="k", value="never", seconds=600, lease=1.0) as doomed:
         await doomed.go()
         assert await doomed.says() == "computing"
-        cache = Cache(connection=redis, lease=1.0)
+        cache = Cache(connection=redis, fail_safe=PATIENT, lease=1.0)
         waiting = asyncio.create_task(cache.remember("k", 60, lambda: "ours"))
         await until(lambda: cache.stats().misses)
         await asyncio.sleep(1.2)  # longer than the lease: it is renewed
@@ -110,7 +110,7 @@ async def test_waiting_for_another_process(url: str, redis: Client) -> None:
     async with worker("compute", url, key="k", value="theirs", seconds=0.3, lease=5.0) as other:
         await other.go()
         assert await other.says() == "computing"
-        async with Cache(connection=redis) as cache:
+        async with Cache(connection=redis, fail_safe=PATIENT) as cache:
             values = await asyncio.gather(*[cache.remember("k", 60, _unwanted) for _ in range(5)])
             assert values == ["theirs"] * 5
             assert cache.stats().runs == 0
@@ -256,7 +256,7 @@ async def test_who_reads_after_an_invalidation_never_joins_an_older_run(cache: C
 async def test_a_value_of_an_old_run_is_not_put_over_a_newer_one(redis: Client, store: str) -> None:
     """Two caches, as in two processes, on one store."""
     shared = RedisStore(redis) if store == "redis" else MemoryStore()
-    one, two = Cache(shared), Cache(shared)
+    one, two = Cache(shared, fail_safe=PATIENT), Cache(shared, fail_safe=PATIENT)
     slow = Slow("old")
     old = asyncio.create_task(one.remember("k", 60, slow))
     await slow.begun.wait()

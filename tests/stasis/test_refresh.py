@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from tests.stasis.workers import worker
+from tests.stasis.workers import PATIENT, worker
 from tests.waiting import until
 
 from gravito import errors
@@ -26,7 +26,7 @@ FULL = bool(os.environ.get("GRAVITO_FULL"))
 
 @pytest.fixture(params=["redis", "tiered", "memory"])
 async def cache(request: pytest.FixtureRequest, redis: Client) -> AsyncIterator[Cache]:
-    async with Cache(request.param, connection=redis, lease=0.5, retry=0.2) as cache:
+    async with Cache(request.param, connection=redis, fail_safe=PATIENT, lease=0.5, retry=0.2) as cache:
         yield cache
 
 
@@ -143,7 +143,7 @@ async def test_what_is_invalidated_while_it_is_refreshed_is_computed_anew(cache:
 
 async def test_another_process_takes_over_a_refresh_from_one_that_was_killed(redis: Client) -> None:
     url = f"unix://{redis.settings.path}"
-    async with Cache(connection=redis, lease=0.5) as cache:
+    async with Cache(connection=redis, fail_safe=PATIENT, lease=0.5) as cache:
         await cache.flexible("k", 0.05, 600, lambda: "old")
         await asyncio.sleep(0.1)
         async with worker("refresh", url, key="k", lease=0.5) as doomed:
@@ -203,7 +203,7 @@ async def test_no_early_refresh_before_its_time(cache: Cache) -> None:
 
 
 async def test_jitter_spreads_the_ends(redis: Client) -> None:
-    async with Cache(connection=redis) as cache:
+    async with Cache(connection=redis, fail_safe=PATIENT) as cache:
         await cache.put_many({f"k:{number}": number for number in range(100)}, 100, jitter=0.5)
         left = [await redis.pttl(f"cache:k:k:{number}") for number in range(100)]
         assert len(set(left)) > 50
@@ -224,7 +224,7 @@ async def test_jitter_spreads_the_ends(redis: Client) -> None:
     ],
 )
 async def test_options_that_cannot_be(redis: Client, options: dict[str, Any], message: str) -> None:
-    async with Cache(connection=redis) as cache:
+    async with Cache(connection=redis, fail_safe=PATIENT) as cache:
         with pytest.raises(errors.GravitoError, match=message):
             await cache.remember("k", 60, lambda: 1, **options)
         assert await cache.missing("k")

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
-from tests.stasis.workers import worker
+from tests.stasis.workers import PATIENT, worker
 
 from gravito import errors
 from gravito.atlas import Client
@@ -22,7 +22,7 @@ ROUNDS = 100_000 if os.environ.get("GRAVITO_FULL") else 6_000
 
 @pytest.fixture(params=["redis", "tiered", "memory"])
 async def cache(request: pytest.FixtureRequest, redis: Client) -> AsyncIterator[Cache]:
-    async with Cache(request.param, connection=redis) as cache:
+    async with Cache(request.param, connection=redis, fail_safe=PATIENT) as cache:
         yield cache
 
 
@@ -40,13 +40,13 @@ async def test_a_flush_ends_what_bears_the_tag_and_nothing_else(cache: Cache) ->
 async def test_a_key_reads_the_same_with_and_without_its_tags(cache: Cache, redis: Client) -> None:
     view = cache.tags("t")
     await view.remember("k", 60, lambda: 1)
-    fresh = Cache(cache._core.store)  # as in another process: it has never seen the tags
+    fresh = Cache(cache._core.store, fail_safe=PATIENT)  # as in another process: it has never seen the tags
     for reader in (cache, view, cache.tags("other"), cache.tags("other", "t"), fresh, fresh.tags("x")):
         assert await reader.get("k") == 1
         assert await reader.has("k")
         assert await reader.many(["k"]) == {"k": 1}
         assert await reader.remember("k", 60, lambda: 2) == 1
-    fresh = Cache(cache._core.store)
+    fresh = Cache(cache._core.store, fail_safe=PATIENT)
     await view.flush()
     for reader in (cache, view, cache.tags("other"), fresh, fresh.tags("x")):
         assert await reader.get("k") is None
@@ -73,7 +73,7 @@ async def test_tags_that_the_factory_names(cache: Cache) -> None:
 
 
 async def test_a_flush_is_one_write_for_any_number_of_keys(redis: Client) -> None:
-    async with Cache(connection=redis) as cache:
+    async with Cache(connection=redis, fail_safe=PATIENT) as cache:
         view = cache.tags("t", "u")
         await view.put_many({f"k:{number}": number for number in range(1000)}, 60)
         await redis.config_resetstat()
@@ -85,7 +85,7 @@ async def test_a_flush_is_one_write_for_any_number_of_keys(redis: Client) -> Non
 
 
 async def test_an_evicted_version_is_a_miss_and_never_comes_back(redis: Client) -> None:
-    async with Cache(connection=redis) as cache:
+    async with Cache(connection=redis, fail_safe=PATIENT) as cache:
         view = cache.tags("t")
         versions = set()
         for number in range(50):
@@ -136,7 +136,7 @@ async def test_flushes_and_remembers_at_the_same_time_then_one_flush(redis: Clie
             await each.go()
         for each in workers:
             assert await asyncio.wait_for(each.says(), 600) == "done"
-    async with Cache(connection=redis) as cache:
+    async with Cache(connection=redis, fail_safe=PATIENT) as cache:
         keys = [f"k:{number}" for number in range(100)]
         await cache.tags("t").remember("k:1", 60, lambda: 1)
         await cache.tags("t").flush()
@@ -165,7 +165,10 @@ async def test_who_reads_after_a_flush_reads_what_is_new(cache: Cache) -> None:
 
 
 async def test_clear_is_one_write_and_ends_at_its_prefix(redis: Client) -> None:
-    async with Cache(connection=redis) as cache, Cache(connection=redis, prefix="other") as other:
+    async with (
+        Cache(connection=redis, fail_safe=PATIENT) as cache,
+        Cache(connection=redis, fail_safe=PATIENT, prefix="other") as other,
+    ):
         reports = cache.namespace("reports")
         await redis.set("not:ours", "stays")
         await other.put("k", 1, 60)
@@ -202,7 +205,7 @@ async def test_a_namespace_has_keys_and_tags_of_its_own(cache: Cache) -> None:
 
 async def test_a_clear_during_a_put_does_not_lose_it_and_one_after_it_ends_it(cache: Cache) -> None:
     """The versions that a writer remembers are a guess; each write checks it."""
-    writer = Cache(cache._core.store)
+    writer = Cache(cache._core.store, fail_safe=PATIENT)
     for number in range(50):
         await writer.put("k", number, 60)
         assert await cache.get("k") == number

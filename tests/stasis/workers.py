@@ -14,7 +14,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from gravito.stasis import FailSafe
+
 ROOT = Path(__file__).parents[2]
+PATIENT = FailSafe(timeout=30)  # a busy machine is no store that is away
 
 
 class Worker:
@@ -72,14 +75,14 @@ async def crowd(client: Any, callers: int, seconds: float) -> None:
     """Some callers ask for one missing key at the same time."""
     from gravito.stasis import Cache
 
-    cache = Cache(connection=client)
+    cache = Cache(connection=client, fail_safe=PATIENT)
 
     async def factory() -> int:
         await asyncio.sleep(seconds)
         return int(await client.incr("runs"))
 
     await cache.remember("warm", 60, lambda: 0)  # the server knows the scripts, and this process the roots
-    cache = Cache(connection=client)
+    cache = Cache(connection=client, fail_safe=PATIENT)
     before = client.stats().commands
     values = await asyncio.gather(*[cache.remember("k", 60, factory) for _ in range(callers)])
     say({"values": values, "commands": client.stats().commands - before, "runs": cache.stats().runs})
@@ -94,7 +97,7 @@ async def compute(client: Any, key: str, value: str, seconds: float, lease: floa
         await asyncio.sleep(seconds)
         return value
 
-    say(await Cache(connection=client, lease=lease).remember(key, 60, factory))
+    say(await Cache(connection=client, fail_safe=PATIENT, lease=lease).remember(key, 60, factory))
 
 
 async def refresh(client: Any, key: str, lease: float) -> None:
@@ -105,7 +108,7 @@ async def refresh(client: Any, key: str, lease: float) -> None:
         say("computing")
         await asyncio.sleep(600)
 
-    await Cache(connection=client, lease=lease).flexible(key, 0.05, 600, factory)
+    await Cache(connection=client, fail_safe=PATIENT, lease=lease).flexible(key, 0.05, 600, factory)
     await asyncio.sleep(600)
 
 
@@ -117,7 +120,7 @@ async def readers(
 
     real = time.time
     time.time = lambda: real() + ahead
-    cache = Cache(connection=client)
+    cache = Cache(connection=client, fail_safe=PATIENT)
 
     async def factory() -> int:
         now = await client.time()
@@ -148,7 +151,7 @@ async def churn(client: Any, rounds: int, tag: str) -> None:
     """Flush a tag and remember keys under it, at the same time."""
     from gravito.stasis import Cache
 
-    cache = Cache(connection=client).tags(tag)
+    cache = Cache(connection=client, fail_safe=PATIENT).tags(tag)
 
     async def one(number: int) -> None:
         if number % 2:
@@ -165,7 +168,7 @@ async def put(client: Any, key: str, value: str, store: str) -> None:
     """Write a key, then read it for each line that comes."""
     from gravito.stasis import Cache
 
-    cache = Cache(store, connection=client)
+    cache = Cache(store, connection=client, fail_safe=PATIENT)
     await cache.put(key, value, 60)
     say("written")
     while await asyncio.to_thread(sys.stdin.readline):

@@ -24,6 +24,8 @@ __all__ = ["FailSafe", "Guard", "StoreDownError"]
 
 _logger = logging.getLogger("gravito.stasis")
 
+_LATE = 0.1  # part of the timeout: a timer that fires later than that tells of a busy loop
+
 
 class StoreDownError(errors.GravitoError):
     """The breaker is open: nothing was asked of the store."""
@@ -207,6 +209,7 @@ class _Line:
         self._late = late
         self._waiting: deque[tuple[float, Future[Any]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0  # when it should fire
 
     def add(self, future: Future[Any]) -> None:
         waiting = self._waiting
@@ -215,14 +218,21 @@ class _Line:
         deadline = self._now() + self._timeout
         waiting.append((deadline, future))
         if self._timer is None:
+            self._due = deadline
             self._timer = self._call_at(deadline, self._tick)
 
     def _tick(self) -> None:
         self._timer = None
         waiting, now = self._waiting, self._now()
+        if waiting and now - self._due > self._timeout * _LATE:
+            # The loop was busy with something else: what it could not send, or not read, is no fault of the store.
+            self._due = now + self._timeout
+            self._timer = self._call_at(self._due, self._tick)
+            return
         while waiting and (waiting[0][1].done() or waiting[0][0] <= now):
             future = waiting.popleft()[1]
             if not future.done():
                 future.set_exception(self._late())
         if waiting:
-            self._timer = self._call_at(waiting[0][0], self._tick)
+            self._due = waiting[0][0]
+            self._timer = self._call_at(self._due, self._tick)
