@@ -26,7 +26,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
             queue's totals alone.
         cancelled: jobs that were stopped while they ran, or discarded.
         run: how many runs took how long, by bucket of `BUCKETS`.
-        wait: how many jobs waited how long for their first run, likewise.
+        wait: how many runs began how long after they were due, likewise.
     """
 
     ok: int = 0

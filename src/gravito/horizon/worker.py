@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from gravito.errors import ConfigurationError
+from gravito.horizon._heartbeat import Heartbeat, Order, resident_memory
 from gravito.horizon._lane import Lane
 from gravito.horizon._messages import Claimed, Done
 from gravito.horizon._places import Places
@@ -98,7 +99,8 @@ class Worker:
         self.id = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self.tally = Tally()
         self.draining = False  # claims nothing more
-        self.recycle = False  # it ended by its own limits, and wants to be replaced
+        self.recycle = False  # it ended by its own limits or by order, and wants to be replaced
+        self.retired = False  # it ended by order, and is not to be replaced
         self.lanes: list[Lane] = []
         self._running: dict[JobContext, _Run] = {}
         self._waiting = 0  # claimed jobs without a place, in all lanes
@@ -115,6 +117,11 @@ class Worker:
     def running(self) -> list[JobContext]:
         """The jobs that run now."""
         return list(self._running)
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs it has claimed and not begun."""
+        return self._waiting
 
     def stop(self) -> None:
         """Claim nothing more, let running jobs finish within the grace time, then `run` returns. From its loop."""
@@ -138,9 +145,11 @@ class Worker:
             patience=self.options.stall_patience,
             every=self.lanes[0].broker.lease_ms / 3000,
         )
+        heartbeat = Heartbeat(self, self._obey)
         helpers = [
             asyncio.create_task(self._watch_deadlines()),
             asyncio.create_task(self._drain_when_asked()),
+            asyncio.create_task(heartbeat.run()),
         ]
         try:
             async with asyncio.TaskGroup() as group:
@@ -149,6 +158,8 @@ class Worker:
         finally:
             for task in helpers:
                 task.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
+            await heartbeat.end()
             watch.close()
             self._places.close()
             await self.horizon.shutdown()
@@ -319,6 +330,11 @@ class Worker:
             self.recycle = True
             self.stop()
 
+    def _obey(self, order: Order) -> None:
+        self.recycle = self.recycle or order == "restart"
+        self.retired = self.retired or order == "drain"
+        self.stop()
+
     async def _drain_when_asked(self) -> None:
         await self._stopped.wait()
         self.draining = True
@@ -351,17 +367,6 @@ class _Run:
     task: asyncio.Task[None] | None = None
     deadline: float | None = None  # loop time at which it has run too long
     cancelled: float | None = None  # loop time of its last cancellation
-
-
-def resident_memory() -> int:
-    """Bytes of this process that are in memory."""
-    try:
-        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123  # once a second, on the event loop
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        import resource  # noqa: PLC0415  # macOS has no /proc
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _wrong(field: str, value: Any, allowed: str) -> ConfigurationError:
