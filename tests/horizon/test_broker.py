@@ -245,6 +245,27 @@ async def test_a_lease_that_ends_gives_the_job_to_another(brokers: Make) -> None
     assert (await broker.sizes()).totals["crashed"] == 1
 
 
+async def test_a_lease_that_ended_while_nobody_looked_is_given_time(broker: Broker, redis: Client) -> None:
+    await broker.push(Envelope("a", b""))
+    [job] = await claim(broker)
+    unseen = broker.now_ms() - 20_000  # the server was away, say
+    await redis.zadd(broker.keys.part("leases"), {str(job.fence): unseen}, xx=True)
+    await broker.keep("other", [])
+    assert (await broker.look("a")).state == "running"
+    assert (await broker.keep("w", [job])).lost == []
+    assert await finish(broker, [job]) == []
+
+
+async def test_all_jobs_of_a_dead_worker_come_back_at_once(brokers: Make) -> None:
+    broker = brokers(lease_ms=20)
+    await broker.push_many([Envelope(f"{n}", b"") for n in range(100)])
+    for _ in range(100):
+        await claim(broker, 1)
+    await asyncio.sleep(0.03)
+    await broker.keep("other", [])
+    assert len(await claim(broker, 200, worker="other")) == 100
+
+
 async def test_a_job_whose_worker_dies_three_times_is_dead(brokers: Make) -> None:
     broker = brokers(lease_ms=5)
     await broker.push_many([Envelope("bad", b"body"), Envelope("good", b"")])

@@ -175,7 +175,8 @@ class Run:
         if not m.running:
             return
         fence = m.running[sorted(m.running)[a % len(m.running)]][1].fence
-        assert await self.client.zadd(self.broker.keys.part("leases"), {str(fence): 1}, xx=True, ch=True) == 1
+        ended = {str(fence): self.broker.now_ms() - 1}
+        assert await self.client.zadd(self.broker.keys.part("leases"), ended, xx=True, ch=True) == 1
         await self.broker.keep(WORKERS[c % 3], [])
         for job_id in [job_id for job_id, (_, job) in m.running.items() if job.fence == fence]:
             self.crash(job_id)

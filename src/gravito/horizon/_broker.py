@@ -30,7 +30,8 @@ from gravito.horizon._turns import Together
 __all__ = ["Broker", "Retention"]
 
 _CRASHES: Final = 3  # claims whose worker went silent, until the job is given up
-_PRUNE_EVERY: Final = 10  # of a worker's calls of `keep`
+_SWEEP_EVERY: Final = 3  # of a worker's calls of `keep`; it is for tokens that were lost with a worker
+_PRUNE_EVERY: Final = 30
 _AT_ONCE: Final = 1000  # jobs that one call of `purge`, `retry` or `cancel` moves
 _MINUTE: Final = 60_000  # ms
 _HOUR: Final = 60 * _MINUTE
@@ -162,7 +163,7 @@ class Broker:
         rest = self.retention
         prune = (rest.done_ms, rest.dead_ms, rest.dead) if turn % _PRUNE_EVERY == 0 else None
         ids, fences = [job.id for job in running], [job.fence for job in running]
-        args = (worker, self.lease_ms, ids, fences, _CRASHES, prune)
+        args = (worker, self.lease_ms, ids, fences, _CRASHES, turn % _SWEEP_EVERY == 0, prune)
         now, due, lost, cancel, outbox = await self._caller.run("keep", args)
         if outbox:
             self._relay.start()

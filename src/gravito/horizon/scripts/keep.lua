@@ -1,7 +1,8 @@
 -- Housekeeping, about once a second by each worker: renew leases, bring what is due or expired back to its line.
 --
--- KEYS, ARGV[2]: see common.lua. ARGV[1]: {worker, lease ms, ids, fences, crashes allowed, prune}; prune: nothing,
--- or {keep done for ms, keep dead for ms, keep dead at most}: forget what is too old, too.
+-- KEYS, ARGV[2]: see common.lua. ARGV[1]: {worker, lease ms, ids, fences, crashes allowed, sweep, prune}.
+-- sweep: look for ready jobs of which no waiting worker was told, too. prune: nothing, or {keep done for ms, keep dead
+-- for ms, keep dead at most}: forget what is too old, too.
 -- Result: {now ms, next due ms or -1, ids whose lease is lost, ids to cancel, length of the outbox}.
 
 local worker, lease, ids, fences, allowed = arg[1], arg[2], arg[3], arg[4], arg[5]
@@ -60,22 +61,42 @@ local function recover(id, mark)
   end
 end
 
+-- A lease that ended unseen ended while nobody could renew it: the server was away, or all workers were. Who comes back
+-- first must not take the jobs of the others, so each gets some time more; the next time somebody looks when it ends.
+local UNSEEN = 3000 -- ms; several times what lies between two calls
+
+local function give_time(fence)
+  despite_memory()
+  call('ZADD', LEASES, now + math.floor(lease / 2), fence)
+end
+
+-- The jobs of a claim whose lease has ended; how many there were.
+local function take_back(fence)
+  local all, mine, marks = words(call('HGET', CLAIMS, fence) or ''), {}, {}
+  local held = #all > 0 and call('HMGET', ACTIVE, unpack(all)) or {}
+  for i = 1, #all do -- the others have ended, or somebody else has them
+    if held[i] and match(held[i], '^.(%d+):') == fence then
+      mine[#mine + 1], marks[#marks + 1] = all[i], sub(held[i], 1, 1)
+    end
+  end
+  call('ZREM', LEASES, fence)
+  call('HDEL', CLAIMS, fence)
+  each('HDEL', ACTIVE, mine)
+  for i = 1, #mine do recover(mine[i], marks[i]) end
+  return #mine
+end
+
 local function expire()
   local first = call('ZRANGE', LEASES, 0, 0, 'WITHSCORES')
   if not first[2] or tonumber(first[2]) > now then return end
-  local late = call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, 10)
-  for _, fence in ipairs(late) do
-    local all, mine, marks = words(call('HGET', CLAIMS, fence) or ''), {}, {}
-    local held = #all > 0 and call('HMGET', ACTIVE, unpack(all)) or {}
-    for i = 1, #all do -- the others have ended, or somebody else has them
-      if held[i] and match(held[i], '^.(%d+):') == fence then
-        mine[#mine + 1], marks[#marks + 1] = all[i], sub(held[i], 1, 1)
-      end
+  local late, count = call('ZRANGEBYSCORE', LEASES, '-inf', now, 'WITHSCORES', 'LIMIT', 0, 500), 0
+  for at = 1, #late, 2 do
+    local fence = late[at]
+    if now - tonumber(late[at + 1]) > UNSEEN then
+      give_time(fence)
+    elseif count < 500 then
+      count = count + take_back(fence)
     end
-    call('ZREM', LEASES, fence)
-    call('HDEL', CLAIMS, fence)
-    each('HDEL', ACTIVE, mine)
-    for i = 1, #mine do recover(mine[i], marks[i]) end
   end
 end
 
@@ -138,10 +159,10 @@ end
 local due = release_due(MOST)
 expire()
 flush()
-if call('EXISTS', KEYS[2], KEYS[3], KEYS[4], KEYS[5], FAIR) > 0 then wake() end
+if arg[6] and call('EXISTS', KEYS[2], KEYS[3], KEYS[4], KEYS[5], FAIR) > 0 then wake() end
 local outbox = 0
-if arg[6] then
-  prune(unpack(arg[6]))
+if arg[7] then
+  prune(unpack(arg[7]))
   check_parked()
   flush()
   outbox = call('LLEN', OUTBOX)
