@@ -66,6 +66,8 @@ class Core:
         ] = {}  # key of a root or tag -> version last seen; a guess, always checked
         self._flights: WeakKeyDictionary[AbstractEventLoop, dict[str, Flight]] = WeakKeyDictionary()
         self._rounds: WeakKeyDictionary[AbstractEventLoop, dict[str, Round]] = WeakKeyDictionary()
+        # the last of them: a look-up by weak key costs more than all the rest
+        self._here: tuple[AbstractEventLoop | None, dict[str, Round]] = (None, {})
         if client := getattr(store, "client", None):
             self.tallies.tell(lambda added: _report(client, f"{scope.prefix}:s", added))
 
@@ -120,9 +122,10 @@ class Core:
     def roots_soon(self, scope: Scope) -> Round:
         """The present roots, read once for all who ask in this turn of the loop, after all of them have asked."""
         loop = get_running_loop()
-        rounds = self._rounds.get(loop)
-        if rounds is None:
-            rounds = self._rounds[loop] = {}
+        here, rounds = self._here
+        if loop is not here:
+            rounds = self._rounds.setdefault(loop, {})
+            self._here = loop, rounds
         found = rounds.get(scope.prefix)
         if found is None:
             found = rounds[scope.prefix] = Round()
@@ -218,7 +221,7 @@ class Round:
 
     async def result(self) -> list[bytes | None]:
         """The present versions."""
-        if self._future is None:
+        if self._future is None:  # this writer's reply came before the read went out
             if self._started is None:
                 self._started = get_running_loop().create_future()
             await asyncio.shield(self._started)

@@ -101,6 +101,8 @@ class Guard:
         self._name = name  # of the store, for the log
         self._failures = 0  # in a row
         self._lines: WeakKeyDictionary[asyncio.AbstractEventLoop, _Line] = WeakKeyDictionary()
+        # the last of them: a look-up by weak key costs more than all the rest
+        self._here: tuple[asyncio.AbstractEventLoop | None, _Line | None] = (None, None)
         self._timeout = settings.timeout if settings is not None else None
         self._asking: asyncio.AbstractEventLoop | None = None  # the loop that probes
         self._probing: asyncio.Task[None] | None = None  # held, for a loop keeps weak references only
@@ -127,10 +129,13 @@ class Guard:
         if future.done():
             return
         loop = get_running_loop()
-        line = self._lines.get(loop)
-        if line is None:
-            assert self._timeout is not None
-            line = self._lines[loop] = _Line(loop, self._timeout, self._late)
+        here, line = self._here
+        if loop is not here or line is None:
+            line = self._lines.get(loop)
+            if line is None:
+                assert self._timeout is not None
+                line = self._lines[loop] = _Line(loop, self._timeout, self._late)
+            self._here = loop, line
         line.add(future)
 
     async def _bounded(self, waiting: Awaitable[Any]) -> Any:

@@ -79,48 +79,66 @@ class Values(View):
             return result
         try:
             core.guard.check()
-            founds = await self._look_many(entries)
+            await self._read_many(names, entries, type, result)
         except Exception as error:
             core.lost(error, names[0])
-            founds = [Found()] * len(names)
-        for key, entry, found in zip(names, entries, founds, strict=True):
-            value = self._judged(key, entry, found, type)
-            if value is not UNSET:
-                result[key] = value
+            for key in names:
+                core.tallies.of(key).misses += 1
         return result
 
-    async def _look_many(self, entries: list[str]) -> list[Found]:
+    async def _read_many(
+        self, names: list[str], entries: list[str], type: Any, result: dict[str, Any]
+    ) -> None:
         """The entries, and behind them every version that any of them is known to depend on."""
-        core, scope = self._core, self._scope
-        known: dict[str, None] = dict.fromkeys(self._tags)
-        for entry in entries:
-            plan = core.plans_of.get(entry)
-            if plan is not None:
-                known.update(dict.fromkeys(plan.tags))
-        names = list(known)
-        store, within = core.store, core.guard.within
-        keys = [*entries, *self._roots, *[scope.tag + name for name in names]]
-        replies = await within(store.read(keys))
-        shared = replies[len(entries) :]
-        founds = [
-            found_in(core, scope, entry, names, [raw, *shared])
-            for entry, raw in zip(entries, replies, strict=False)
-        ]
-        lacking = list(dict.fromkeys([tag for found in founds for tag in found.lacking]))
+        core, mine = self._core, self._plan
+        plans = (
+            [core.plans_of.get(entry, mine) for entry in entries] if core.plans_of else [mine] * len(entries)
+        )
+        distinct = dict.fromkeys(plans)
+        keys = list(dict.fromkeys([key for plan in distinct for key in plan.keys]))
+        replies = await core.guard.within(core.store.read([*entries, *keys]))
+        present = dict(zip(keys, replies[len(entries) :], strict=True))
+        behind = {plan: [None, *[present[key] for key in plan.keys]] for plan in distinct}
+        others: list[tuple[str, str, Found]] = []
+        for key, entry, plan, raw in zip(names, entries, plans, replies, strict=False):
+            versions = behind[plan]
+            if raw is not None and plan.matches(raw, versions):
+                try:
+                    result[key] = core.codec.decode(raw[plan.body :], entry, type)
+                except errors.UnreadableValueError as error:
+                    core.unreadable(entry, error)
+                    others.append((key, entry, _NOTHING))
+                    continue
+                core.tallies.of(key).hits += 1
+                if core.events.hit:
+                    core.tell("hit", key)
+            else:
+                found = found_in(core, self._scope, entry, plan.tags, [raw, *versions[1:]])
+                others.append((key, entry, found))
+        if others:
+            await self._settle(others)
+            for key, entry, found in others:
+                value = self._judged(key, entry, found, type)
+                if value is not UNSET:
+                    result[key] = value
+
+    async def _settle(self, others: list[tuple[str, str, Found]]) -> None:
+        """Ask for tags that nobody knew of, and for the age of what may be stale; each for all at once."""
+        core, scope, within = self._core, self._scope, self._core.guard.within
+        lacking = list(dict.fromkeys([tag for _, _, found in others for tag in found.lacking]))
         if lacking:
-            versions = await within(store.read([scope.tag + tag for tag in lacking]))
+            versions = await within(core.store.read([scope.tag + tag for tag in lacking]))
             present = dict(zip(lacking, versions, strict=True))
-            for entry, found in zip(entries, founds, strict=True):
+            for _, entry, found in others:
                 if found.lacking and found.blob is not None:
                     found.tags.update(present)
                     found.live = found.blob.lives(found.roots, found.tags)
                     core.remember_tags(entry, scope, found.blob.tags)
-        aged = [at for at, found in enumerate(founds) if needs_age(found)]
+        aged = [(entry, found) for _, entry, found in others if needs_age(found)]
         if aged:
-            times = await within(store.remaining([entries[at] for at in aged]))
-            for at, left in zip(aged, times, strict=True):
-                founds[at].left = left
-        return founds
+            times = await within(core.store.remaining([entry for entry, _ in aged]))
+            for (_, found), left in zip(aged, times, strict=True):
+                found.left = left
 
     def _judged(self, key: str, entry: str, found: Found, type: Any) -> Any:
         """The value found, or UNSET; counted and told."""
@@ -201,7 +219,24 @@ class Values(View):
         entry = self._entry(key)
         core = self._core
         ms = ttl_ms(core.ttl if ttl is UNSET else ttl, jitter)
-        return await self._write([(key, entry, core.codec.encode(value, entry, type))], [ms])
+        body = core.codec.encode(value, entry, type)
+        if self._guess is None or self._tags or core.guard.open:
+            return await self._write([(key, entry, body)], [ms])
+        present, front = self._guess
+        soon = core.roots_soon(self._scope)
+        try:
+            await core.guard.within(core.store.write(((entry, self._plan.blob(front, body), ms),)))
+            seen = await soon.result()
+        except Exception as error:
+            core.lost(error, key)
+            return False
+        if seen != present:  # it was cleared meanwhile: once more, under the versions of now
+            self._guess = None
+            return await self._write([(key, entry, body)], [ms])
+        if entry in core.plans_of:
+            core.remember_tags(entry, self._scope, ())
+        core.wrote(key)
+        return True
 
     async def forever(self, key: str, value: Any) -> bool:
         """Store a value without end. As `put`."""
@@ -242,19 +277,8 @@ class Values(View):
         """Write under the versions last seen while asking for the present ones; again if they are others."""
         core = self._core
         longest = None if None in times else max(ms for ms in times if ms is not None)
-        roots = core.guess(self._roots)
-        tags = core.guess(self._tag_keys)
-        if core.local:
-            present = await core.store.read(self._roots)
-            if self._tags or None in present:
-                roots, tags = await self._pinned(longest)
-            else:
-                roots, tags = b"".join([root for root in present if root is not None]), b""
-            await core.store.write(self._packed(items, times, roots, tags))
-        elif roots is None or tags is None:
-            roots, tags = await self._pinned(longest)
-            await core.guard.within(core.store.write(self._packed(items, times, roots, tags)))
-        else:
+        roots, tags = core.guess(self._roots), core.guess(self._tag_keys)
+        if roots is not None and tags is not None and not core.local:
             soon = None if core.tiered else core.roots_soon(self._scope)
             writing = core.guard.within(core.store.write(self._packed(items, times, roots, tags)))
             if self._tags:
@@ -262,16 +286,27 @@ class Values(View):
             else:
                 await writing
             # copies in this process are right once the write's reply is here, which came behind their announcements
-            reading = core.store.read(self._roots) if soon is None else soon.result()
-            present = await reading
-            core.note(self._roots, present)
+            reading = core.guard.within(core.store.read(self._roots)) if soon is None else soon.result()
+            core.note(self._roots, await reading)
             if core.guess(self._roots) == roots and core.guess(self._tag_keys) == tags:
+                self._keep_guess(roots)
                 return
-            roots, tags = await self._pinned(longest)
-            await core.guard.within(core.store.write(self._packed(items, times, roots, tags)))
+        roots, tags = await self._pinned(longest)
+        await core.guard.within(core.store.write(self._packed(items, times, roots, tags)))
+        self._keep_guess(roots)
+
+    def _keep_guess(self, roots: bytes) -> None:
+        """So that the next `put` has less to do."""
+        if not self._tags and not self._core.local and not self._core.tiered:
+            versions = versions_of(roots)
+            self._guess = list(versions), self._plan.front(versions)
 
     async def _pinned(self, longest: int | None) -> tuple[bytes, bytes]:
         core = self._core
+        if core.local:  # asking costs nothing, writing the versions again does
+            present = [root for root in await core.store.read(self._roots) if root is not None]
+            if len(present) == len(self._roots) and not self._tags:
+                return b"".join(present), b""
         if not self._tags:
             return b"".join(await core.pin(self._roots, None)), b""
         roots, tags = await asyncio.gather(core.pin(self._roots, None), core.pin(self._tag_keys, longest))

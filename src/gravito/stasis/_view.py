@@ -27,6 +27,9 @@ class View:
     _tags: tuple[str, ...]  # those that this view names
     _tag_keys: tuple[str, ...]  # keys of their versions
     _plan: Plan  # of these tags: what is read with an entry of which nothing else is known
+    _guess: (
+        tuple[list[bytes], bytes] | None
+    )  # the roots last seen, and what `put` writes in front of a body then
     _policies: dict[Any, Policy]  # by ttl and type: what calls without further options have in common
 
     def _see(self, scope: Scope, tags: tuple[str, ...]) -> None:
@@ -34,6 +37,7 @@ class View:
         self._roots, self._prefix = scope.roots, scope.entry
         self._tags, self._tag_keys = self._plan.tags, self._plan.tag_keys
         self._policies = {}
+        self._guess = None
 
     def _entry(self, key: str) -> str:
         """The entry's key on the server.
