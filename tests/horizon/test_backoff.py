@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gravito import errors
@@ -15,6 +15,7 @@ SECONDS = st.floats(0, 1e6, allow_nan=False)
 ATTEMPTS = st.integers(1, 10_000)
 
 
+@settings(deadline=None)
 @given(ATTEMPTS, st.floats(0.001, 1e4), st.floats(1, 10), st.floats(0.001, 1e5), st.floats(0, 1))
 def test_exponential_stays_between_its_bounds(
     attempt: int, base: float, factor: float, cap: float, jitter: float
@@ -37,6 +38,7 @@ def test_jitter_spreads() -> None:
     assert len({backoff(1) for _ in range(20)}) > 10
 
 
+@settings(deadline=None)
 @given(ATTEMPTS, st.lists(SECONDS, min_size=1, max_size=10))
 def test_listed_goes_on_with_its_last(attempt: int, waits: list[float]) -> None:
     assert Listed(tuple(waits))(attempt) == (waits[attempt - 1] if attempt <= len(waits) else waits[-1])
@@ -78,6 +80,7 @@ def test_exponentials_own_fields(options: Any) -> None:
         Exponential(**options)
 
 
+@settings(deadline=None)
 @given(st.floats(allow_nan=False) | st.integers())
 def test_milliseconds_are_bounded(seconds: float) -> None:
     assert 0 <= _backoff.wait_ms(lambda _: seconds, 1) <= 365 * 86_400_000

@@ -183,6 +183,9 @@ async def test_notes_and_payments_may_come_twice(horizon: Horizon, jobs: Jobs) -
     await settle(horizon)
     assert jobs.ran.count("then") == 1
     assert jobs.ran.count("finally") == 1
+    answer = await horizon.batches._run(handle.id, "look")
+    assert answer is not None
+    assert answer[2] == []  # nothing is owed any more
 
 
 async def test_a_chain_may_follow(horizon: Horizon, jobs: Jobs) -> None:

@@ -80,6 +80,21 @@ async def test_cancelling_it_where_it_is(horizon: Horizon) -> None:
         await chain.result(5)
 
 
+async def test_a_job_that_gives_up_by_its_own_rules_ends_it_too(horizon: Horizon) -> None:
+    ran = []
+
+    @horizon.job(discard_on=LookupError)
+    async def step(n: int) -> None:
+        ran.append(n)
+        raise LookupError
+
+    chain = await horizon.chain(step.make(1), step.make(2)).catch(step.make(9)).push()
+    await work_on(horizon, "default")
+    with pytest.raises(JobCancelledError, match="LookupError"):
+        await chain.result(5)
+    assert ran == [1]
+
+
 async def test_waiting_times_count_from_the_departure(horizon: Horizon) -> None:
     @horizon.job
     async def step(seconds: float) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypedDict
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.horizon.driving import drain
 
@@ -149,6 +149,7 @@ def test_what_does_not_fit_is_named(args: Any, kwargs: Any, parameter: str | Non
     assert words in str(caught.value)
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(["count", "name", "flag", "x"]), st.none() | st.integers() | st.text() | st.booleans()
@@ -180,6 +181,7 @@ def test_annotations_that_cannot_be_used() -> None:
         Arguments("two", two)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=40))
 def test_other_bytes_are_no_body_and_no_record(data: bytes) -> None:
     for read in (read_body, read_record):

@@ -151,6 +151,7 @@ class Runner:
         self._loop = asyncio.get_running_loop()
         self._teller = Teller(horizon.broker(queue))
         self._hooks = horizon.hooks
+        self._keeps = horizon.settings.keep.done > 0  # jobs that did not fail
         self._definitions: dict[str, Definition] = {}  # used so far
 
     def __repr__(self) -> str:
@@ -294,11 +295,13 @@ class Runner:
     ) -> Done:
         body = job.body
         if end is not None:
-            # a dead job keeps its body; of others the record is all that stays
             if job.progressed is not None:
                 self._teller.forget(job)
-            kept = NIL if outcome == "dead" else msgspec.Raw(job.raw)
-            record = _payload.encode(Record(FORMAT, job.trail, end, kept))
+            # a dead job keeps its body; of others the record is all that stays, if anything does
+            if outcome == "dead":
+                record = _payload.encode(Record(FORMAT, job.trail, end))
+            elif self._keeps:
+                record = _payload.encode(Record(FORMAT, job.trail, end, msgspec.Raw(job.raw)))
         pushes: tuple[Travel, ...] = tuple(job.pushes) if job.pushes and outcome == "ok" else ()
         note = None
         if body.extra is not None and end is not None:
