@@ -190,7 +190,7 @@ class Repository:
         self.name = name
         self.cache = cache
 
-    @cached(60, "one:{n}", cache=lambda: default_cache())
+    @cached(60, "one:{n}", cache=default_cache)
     async def one(self, n: int) -> str:
         return f"{self.name}{await source.next()}"
 
