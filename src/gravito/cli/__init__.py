@@ -16,6 +16,7 @@ __all__ = ["app"]
 _COMMANDS = {  # name, which is the module's and the function's too -> the first line of its help
     "demo": "See what Gravito does, on the embedded engine.",
     "serve": "Run the embedded engine on a TCP port, for other programs.",
+    "redis": "A shell on Redis or Valkey, or one command.",
     "doctor": "Check the configuration and the server: what is wrong, and the cure.",
     "bench": "Measure a server, beside redis-py's client.",
 }
