@@ -191,7 +191,10 @@ async def test_the_history_is_private_and_knows_no_passwords(
     raw: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert await typed(raw, "GET k\rAUTH secret\r\x04", monkeypatch, tmp_path)
-    path = Path(history_file())
+    _check_history(Path(history_file()))
+
+
+def _check_history(path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert "GET k" in path.read_text()
