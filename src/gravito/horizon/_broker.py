@@ -21,7 +21,7 @@ from gravito.horizon._counters import fields
 from gravito.horizon._endings import Endings
 from gravito.horizon._keys import Keys
 from gravito.horizon._messages import Claimed, Done, Envelope, Kept, Look, Pushed, Sizes, Step
-from gravito.horizon._pack import FIRST, check, completions
+from gravito.horizon._pack import check, completions, raw
 from gravito.horizon._pusher import Pusher
 from gravito.horizon._relay import Note, Relay
 from gravito.horizon._scripts import Caller
@@ -137,11 +137,10 @@ class Broker:
         """
         await self._caller.ready()
         serial = self._serials[worker] = self._serials.get(worker, 0) + 1
-        blobs: list[bytes] = []
-        ended = completions(done, fields, self.queue, self._closed(worker, done), blobs) if done else None
+        ended = completions(done, fields, self.queue, self._closed(worker, done)) if done else None
         args = (worker, serial, self.lease_ms, want, self.retention.done, ended)
         minute = self.keys.minute(self.now_ms() // _MINUTE)
-        reply = await self._caller.run("step", args, minute, blobs=blobs)
+        reply = await self._caller.run("step", args, minute)
         if len(reply) < 2:
             raise errors.HorizonError(f"worker {worker}: a later step came first; is its id used twice?")
         now, due, fence, ids, bodies, odd, refused, outbox = reply
@@ -236,10 +235,8 @@ class Broker:
         states: dict[str, str] = {}
         line = iter(ids)
         while part := list(islice(line, _AT_ONCE)):
-            blobs = [(records or {})[job_id] for job_id in part if job_id in (records or {})]
-            places = iter(range(FIRST, FIRST + len(blobs)))
-            indexes = [next(places) if job_id in (records or {}) else 0 for job_id in part]
-            _, answers = await self._caller.run("cancel", (part, indexes, self.retention.done), blobs=blobs)
+            kept = {job_id: raw(records[job_id]) for job_id in part if records and job_id in records}
+            _, answers = await self._caller.run("cancel", (part, kept, self.retention.done))
             states.update(zip(part, _texts(answers), strict=True))
         return states
 

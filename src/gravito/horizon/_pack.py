@@ -11,7 +11,7 @@ from gravito import errors
 from gravito.horizon._keys import check_id
 from gravito.horizon._messages import Done, Envelope, Limit
 
-__all__ = ["check", "completions", "envelopes"]
+__all__ = ["check", "completions", "envelopes", "raw"]
 
 _PLAIN: Final = ("0", "1", "2", "3")
 _SPECIAL: Final = ("a", "b", "c", "d")  # the priorities of jobs with a unique key, a tenant or limits
@@ -19,10 +19,11 @@ _LETTERS: Final = {"ok": "o", "retry": "r", "dead": "d", "release": "l", "cancel
 _KEPT: Final = {"ok": b"o", "cancelled": b"c"}
 _LONGEST: Final = 1000  # characters of a unique key, a tenant or a limit's name
 _FAR: Final = 100 * 366 * 86_400_000  # ms; what is later is a mistake in the unit
+FIRST: Final = 3  # where bytes that travel by themselves begin in ARGV
+_HEADS: Final = tuple(bytes([0xA0 | n] if n < 32 else [0xD9, n]) for n in range(256))
 _encode = msgspec.msgpack.Encoder().encode
 
-Columns = tuple[list[str], str, int, dict[int, tuple[Any, ...]]]
-FIRST: Final = 3  # where the bytes begin in ARGV
+Columns = tuple[list[str], str, list[msgspec.Raw], dict[int, tuple[Any, ...]]]
 
 
 def check(job: Envelope) -> Envelope:
@@ -66,17 +67,20 @@ def _wrong(job: Envelope, field: str, value: object, allowed: str) -> errors.Pay
     return error
 
 
-def envelopes(jobs: Sequence[Envelope], blobs: list[bytes]) -> Columns:
-    """Ids, marks, where the bodies begin in ARGV, and by index from 1 what `take` in common.lua calls extra.
+def raw(data: bytes) -> msgspec.Raw:
+    """Bytes as a MessagePack string, whatever is in them: the servers' decoder knows no other kind."""
+    size = len(data)
+    if size < 256:
+        return msgspec.Raw(_HEADS[size] + data)
+    if size < 65_536:
+        return msgspec.Raw(b"\xda" + size.to_bytes(2, "big") + data)
+    return msgspec.Raw(b"\xdb" + size.to_bytes(4, "big") + data)
 
-    Args:
-        jobs: the jobs.
-        blobs: what goes to ARGV as it is; the bodies are added to it.
-    """
+
+def envelopes(jobs: Sequence[Envelope]) -> Columns:
+    """Ids, marks, bodies, and by index from 1 what `take` in common.lua calls extra."""
     marks: list[str] = []
     extra: dict[int, tuple[Any, ...]] = {}
-    base = FIRST + len(blobs) - 1
-    blobs += [job.body for job in jobs]
     for at, job in enumerate(jobs, 1):
         if job.unique is None and job.tenant is None and not job.limits:
             marks.append(_PLAIN[job.priority])
@@ -96,7 +100,7 @@ def envelopes(jobs: Sequence[Envelope], blobs: list[bytes]) -> Columns:
     every = "".join(marks)
     if every == every[:1] * len(every):
         every = every[:1]
-    return [job.id for job in jobs], every, base, extra
+    return [job.id for job in jobs], every, [raw(job.body) for job in jobs], extra
 
 
 def completions(
@@ -104,7 +108,6 @@ def completions(
     fields: Callable[[Done], tuple[str, ...]],
     queue: str,
     closed: Sequence[int],
-    blobs: list[bytes],
 ) -> tuple[Any, ...]:
     """What step.lua takes for `done`.
 
@@ -113,7 +116,6 @@ def completions(
         fields: the counters that one of them raises.
         queue: pushes into this one happen at once, others go through the outbox.
         closed: fences of which the worker has no more jobs.
-        blobs: as for `envelopes`.
     """
     kinds: dict[tuple[str, ...], int] = {}
     groups = [kinds.setdefault(fields(one), len(kinds) + 1) for one in done]
@@ -123,7 +125,7 @@ def completions(
     fences = [one.fence for one in done]
     outcomes = "".join([_LETTERS[one.outcome] for one in done])
     more = {
-        at: _more(one, queue, blobs)
+        at: _more(one, queue)
         for at, one in enumerate(done, 1)
         if one.delay or one.pushes or one.note is not None
     }
@@ -131,7 +133,7 @@ def completions(
         [one.id for one in done],
         fences if fences.count(fences[0]) != len(fences) else fences[0],
         outcomes if outcomes.strip("o") else "",
-        _records(done, blobs),
+        _records(done),
         groups,
         counts,
         list(kinds),
@@ -140,36 +142,20 @@ def completions(
     )
 
 
-def _records(done: Sequence[Done], blobs: list[bytes]) -> int | list[int]:
-    """Where the records are in ARGV; a result begins with the letter of its outcome."""
-    base = FIRST + len(blobs) - 1
-    records = [
-        one.record if one.record is None or one.outcome not in _KEPT else _KEPT[one.outcome] + one.record
-        for one in done
-    ]
-    there = [record for record in records if record is not None]
-    blobs += there
-    if not there:
-        return 0
-    if len(there) == len(records):
-        return base
-    places = iter(range(base + 1, base + 1 + len(there)))
-    return [0 if record is None else next(places) for record in records]
+def _records(done: Sequence[Done]) -> list[msgspec.Raw | str]:
+    """What is kept of each; a result begins with the letter of its outcome."""
+    if all(one.record is None for one in done):
+        return []
+    return ["" if one.record is None else raw(_KEPT.get(one.outcome, b"") + one.record) for one in done]
 
 
-def _index(data: bytes, blobs: list[bytes]) -> int:
-    """Where ARGV has it."""
-    blobs.append(data)
-    return FIRST + len(blobs) - 1
-
-
-def _more(one: Done, queue: str, blobs: list[bytes]) -> tuple[Any, ...]:
+def _more(one: Done, queue: str) -> tuple[Any, ...]:
     own = [job for target, job in one.pushes if target == queue]
     others: dict[str, list[Envelope]] = {}
     for target, job in one.pushes:
         if target != queue:
             others.setdefault(target, []).append(job)
-    entries = [_index(_encode(("push", target, jobs)), blobs) for target, jobs in others.items()]
+    entries = [raw(_encode(("push", target, jobs))) for target, jobs in others.items()]
     if one.note is not None:
-        entries.append(_index(_encode(("note", "", one.note)), blobs))
-    return one.delay, envelopes(own, blobs) if own else False, entries
+        entries.append(raw(_encode(("note", "", one.note))))
+    return one.delay, envelopes(own) if own else False, entries

@@ -106,9 +106,8 @@ class _Lane:
 
     async def push(self, caller: Caller, jobs: Sequence[Envelope]) -> list[Pushed]:
         self.serial += 1
-        blobs: list[bytes] = []
-        args = (self.client, self.serial, *envelopes(jobs, blobs))
-        reply: list[Any] = await caller.run("push", args, blobs=blobs)
+        args = (self.client, self.serial, *envelopes(jobs))
+        reply: list[Any] = await caller.run("push", args)
         if len(reply) < 2:
             raise errors.HorizonError(
                 "push: a later call with the same client id came first; was the process forked?"

@@ -75,10 +75,9 @@ class Relay:
                 raise errors.HorizonError(f"queue {self._queue}: nobody takes the notes of its outbox")
             await self.on_note(serial, _bytes(raw))
             return
-        blobs: list[bytes] = []
         # The target knows this queue as a producer whose serials are the entries': a repetition is recognised there.
-        args: Any = (f"o:{self._queue}", serial, *envelopes(_jobs(raw), blobs))
-        await self._to(target).run("push", args, blobs=blobs)
+        args: Any = (f"o:{self._queue}", serial, *envelopes(_jobs(raw)))
+        await self._to(target).run("push", args)
 
     async def _run(self) -> None:
         try:

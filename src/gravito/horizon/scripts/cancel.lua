@@ -1,7 +1,7 @@
 -- Cancel jobs: those that wait end at once, those that run are asked to.
 --
--- KEYS, ARGV[2]: see common.lua. ARGV[1]: {ids, records, keep}; records: for each the index in ARGV of the record to
--- keep as its result, or 0; keep: ended jobs to keep at most.
+-- KEYS, ARGV[2]: see common.lua. ARGV[1]: {ids, records, keep}; records: by id, what to keep as the
+-- result; keep: ended jobs to keep at most.
 -- Result: {now ms, states}; a state is cancelled, running (it was asked to end), dead, ended or unknown.
 
 local states, ended, told = {}, {}, {}
@@ -33,7 +33,7 @@ local function cancel(id, record)
 end
 
 despite_memory()
-for i = 1, #arg[1] do states[i] = cancel(arg[1][i], ARGV[arg[2][i]]) end
+for i = 1, #arg[1] do states[i] = cancel(arg[1][i], arg[2][arg[1][i]]) end
 flush()
 if #ended > 0 then keep_results(ended, arg[3]) end
 if #told > 0 then call('HINCRBY', TOTALS, 'cancelled', #told / 2) end

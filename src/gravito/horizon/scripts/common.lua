@@ -31,8 +31,9 @@
 --   (the last) HASH  counters of this minute; only step.lua and keep.lua are given it
 -- In delayed, fair and parked a member is '<mark><id>'; the mark is the priority, 0..3, or a..d for the same of special jobs: those that have an
 -- entry in routes.
--- ARGV: 1 the call's own arguments (msgpack); 2 what the queue's channels begin with; from 3 on bytes that the call's
--- arguments point at (the servers' cmsgpack knows no bin type).
+-- ARGV: 1 the call's own arguments (msgpack, bytes as its string type: the servers' decoder knows no other; one blob
+--         costs both sides less than half of what as many arguments do); 2 what the queue's channels begin with; further
+--         ones are a script's own.
 
 local JOBS, DELAYED, LEASES, ACTIVE, TRIES, RESULTS = KEYS[1], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local DONE, DEAD, NOTES, FAIR, VT, ROUTES = KEYS[11], KEYS[12], KEYS[13], KEYS[14], KEYS[15], KEYS[16]
@@ -325,10 +326,10 @@ local function clear_lines(ids)
   end
 end
 
--- Take new jobs in. `marks` has a letter for each id, or one for all; the body of ids[i] is ARGV[base + i]; `extra`
+-- Take new jobs in. `marks` has a letter for each id, or one for all; `bodies` stand beside them; `extra`
 -- holds by index what few have: {due ms or false, delay ms, unique or false, unique_for ms, tenant or false, limits or
 -- false}. Gives the exceptions: {index, '' or the holder's id, ...}.
-local function take(ids, marks, base, extra)
+local function take(ids, marks, bodies, extra)
   local n = #ids
   if n == 0 then return {} end
   local odd, holds = exceptional(ids, extra)
@@ -340,7 +341,7 @@ local function take(ids, marks, base, extra)
       flat[#flat + 1], flat[#flat + 2] = i, odd[i]
     else
       local k = #fresh + 1
-      fresh[k], new[2 * k - 1], new[2 * k] = id, id, ARGV[base + i]
+      fresh[k], new[2 * k - 1], new[2 * k] = id, id, bodies[i]
       local e, mark = extra[i], same and marks or sub(marks, i, i)
       local due = e and (e[1] or (e[2] > 0 and now + e[2]))
       local route = PLAIN[mark] and { unique = e[3] or nil, tenant = e[5] or nil, limits = e[6] or nil }

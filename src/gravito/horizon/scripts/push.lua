@@ -1,6 +1,6 @@
 -- Push jobs. Repeating a call with the same serial changes nothing and gives the same answer.
 --
--- KEYS, ARGV[2]: see common.lua. ARGV[1]: {client, serial, ids, marks, base, extra}, the last four as `take` has them.
+-- KEYS, ARGV[2]: see common.lua. ARGV[1]: {client, serial, ids, marks, bodies, extra}, the last four as `take` has them.
 -- Result: {now ms, exceptions}, these packed as `take` gives them, or ''; {now ms} alone for a serial that a later one
 -- of the same client has overtaken.
 

@@ -6,12 +6,10 @@
 --   done: {ids, fences, outcomes, records, groups, counts, fields, more, closed} or nothing.
 --     fences: for each, or one number for all
 --     outcomes: a letter for each: o ok, r retry, d dead, l release, c cancelled; '' if all are o
---     records: for each the index in ARGV, or 0; one number: 0 for none, or the index before the first one's. Those of
---     o and c begin with that letter.
+--     records: for each, '' for none; those of o and c begin with that letter. An empty list: none at all
 --     groups: for each, the index in `counts` and `fields` of what it counts as; counts: how many are of each group;
 --     fields: of each group, the list of counters
---     more: by index, {delay ms, {ids, marks, base, extra} to push or false, list of indexes in ARGV: entries for the
---     outbox}
+--     more: by index, {delay ms, {ids, marks, bodies, extra} to push or false, list of entries for the outbox}
 --     closed: fences of which the worker has no more jobs
 -- Result: {now ms, next due ms or -1, fence, ids (parted by spaces), bodies, {index, attempts, crashes, note, ...},
 --   refused ids (parted by spaces), length of the outbox if it grew}; {now ms} for a serial that was overtaken.
@@ -70,7 +68,7 @@ end
 local function push_along(more)
   if more[2] then take(unpack(more[2], 1, 4)) end
   for _, entry in ipairs(more[3] or {}) do
-    outbox = call('RPUSH', OUTBOX, string.format('%d:', call('HINCRBY', CONF, 'seq', 1)) .. ARGV[entry])
+    outbox = call('RPUSH', OUTBOX, string.format('%d:', call('HINCRBY', CONF, 'seq', 1)) .. entry)
   end
 end
 
@@ -124,11 +122,6 @@ local function accept(ids, fences, held)
   return accepted, special
 end
 
-local function record_at(records, i)
-  if type(records) == 'number' then return records > 0 and ARGV[records + i] or nil end
-  return ARGV[records[i]]
-end
-
 local function forget_all(ids)
   if #ids == 0 then return end
   each('HDEL', JOBS, ids)
@@ -139,11 +132,11 @@ end
 -- All jobs are plain, ok and nobody waits for them: nothing to decide for each.
 local function finish_plain(ids, records)
   forget_all(ids)
-  if type(records) == 'number' and records == 0 then return { o = #ids } end
+  if #records == 0 then return { o = #ids } end
   local kept, ended, k = {}, {}, 0
   for i = 1, #ids do
-    local record = record_at(records, i)
-    if record then
+    local record = records[i]
+    if record ~= '' then
       kept[k + 1], kept[k + 2], ended[k + 1], ended[k + 2] = ids[i], record, now, ids[i]
       k = k + 2
     end
@@ -166,7 +159,7 @@ local function finish_each(accepted, held, done_)
   for n = 1, #accepted do
     local i, id = accepted[n], mine[n]
     local outcome, mark, more = outcomes == '' and 'o' or sub(outcomes, i, i), sub(held[i], 1, 1), extras[i]
-    local record = record_at(records, i)
+    local record = records[i] ~= '' and records[i] or nil
     if cancels and cancels[n] == 1 and (outcome == 'r' or outcome == 'l') then
       outcome, record = 'c', record and 'c' .. record
     end
