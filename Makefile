@@ -15,7 +15,7 @@ define install
 	@touch $@
 endef
 
-.PHONY: help demo test test-servers lint types format bench faults clean
+.PHONY: help demo test test-servers lint types format bench faults docs clean
 
 help:
 	@echo "make demo    see what Gravito does, on the embedded engine"
@@ -26,6 +26,7 @@ help:
 	@echo "make format  let ruff write the files as lint wants them"
 	@echo "make bench   measure against other clients; further options in ARGS"
 	@echo "make faults  break servers and networks in every way, and print what came of it; rows in ARGS"
+	@echo "make docs    build the site into build/site; every warning is an error"
 	@echo "make clean   remove what these made"
 
 demo: $(VENV)/.installed
@@ -58,6 +59,9 @@ bench: $(VENV)/.installed-bench
 
 faults: $(VENV)/.installed-dev
 	@$(BIN)/python -m tests.faults --full $(ARGS)
+
+docs: $(VENV)/.installed-dev
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 
 clean:
 	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
