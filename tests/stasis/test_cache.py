@@ -316,7 +316,9 @@ async def test_keys_that_cannot_be(cache: Cache, key: Any) -> None:
     assert await cache.missing("ok")
 
 
-@pytest.mark.parametrize("ttl", [0, -1, float("nan"), "60", True, datetime(2030, 1, 1), timedelta(-1), 1e12])
+@pytest.mark.parametrize(
+    "ttl", [0, -1, float("nan"), "60", True, datetime(2030, 1, 1), timedelta(-1), 1e12, [1]]
+)
 async def test_times_that_cannot_be(cache: Cache, ttl: Any) -> None:
     ran = []
     for call in (
@@ -476,6 +478,15 @@ async def test_statistics_reach_the_server(redis: Client) -> None:
         "user|writes": "2",
         "user|forgets": "2",
     }
+
+
+async def test_statistics_reach_the_server_by_themselves(redis: Client) -> None:
+    async with Cache(connection=redis, fail_safe=PATIENT) as cache:
+        cache._core.tallies._interval = 0.05
+        await cache.get("user:1")
+        async with asyncio.timeout(10):
+            while await redis.hget("cache:s", "user|misses") != "1":  # noqa: ASYNC110  # another task writes it
+                await asyncio.sleep(0.01)
 
 
 # -- the tier in this process --------------------------------------------------------------------------------

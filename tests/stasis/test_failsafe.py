@@ -163,6 +163,22 @@ async def test_a_server_that_refuses_writes_is_not_away(cache: Cache, server: Co
     assert await cache.get("k") == 1
 
 
+async def test_failures_are_counted_in_a_row(server: Control) -> None:
+    async with Client.from_url(f"redis://127.0.0.1:{server.port}") as client:
+        cache = Cache(connection=client, fail_safe=FailSafe(timeout=0.3, failures=2))
+        await cache.put("k", 1, 60)
+        for _ in range(3):
+            with server.suspended():
+                assert await cache.get("k") is None
+            for _ in range(3):
+                assert await cache.get("k") == 1
+        assert not cache.stats().breaker_open
+        with server.suspended():
+            assert [await cache.get("k"), await cache.get("k")] == [None, None]
+            assert cache.stats().breaker_open
+        await back(cache)
+
+
 async def test_a_busy_loop_is_no_store_that_is_away(cache: Cache) -> None:
     await cache.put("k", 1, 60)
     for _ in range(3):

@@ -80,11 +80,18 @@ class Computed(Atomic):
             factory: as of `remember`.
             **options: as of `remember`.
         """
-        policy = self._policies.get((fresh, stale)) if not options else None
-        if policy is None:
-            policy = policy_of(fresh, Options(stale=stale, **options), flexible=True)
-            if not options:
-                self._keep_policy((fresh, stale), policy)
+        if options:
+            policy: Policy | None = policy_of(fresh, Options(stale=stale, **options), flexible=True)
+        else:
+            known = fresh.__class__, fresh, stale.__class__, stale
+            try:
+                policy = self._policies.get(known)
+            except TypeError:  # no time at all
+                policy = None
+            if policy is None:
+                policy = policy_of(fresh, Options(stale=stale), flexible=True)
+                self._keep_policy(known, policy)
+        assert policy is not None
         return self._remember(key, policy, factory)
 
     def _policy(self, ttl: TTL | Unset, options: Options) -> Policy:
@@ -93,7 +100,10 @@ class Computed(Atomic):
         if options:
             return policy_of(ttl, options)
         known = ttl.__class__, ttl
-        policy = self._policies.get(known)
+        try:
+            policy = self._policies.get(known)
+        except TypeError:  # no time at all
+            policy = None
         if policy is None:
             policy = policy_of(ttl, options)
             self._keep_policy(known, policy)
@@ -124,7 +134,7 @@ class Computed(Atomic):
                 replies = await guard.within(core.store.read((entry, *plan.keys)))
                 raw = replies[0]
                 if raw is not None and plan.matches(raw, replies):
-                    value = core.codec.decode(raw[plan.body :], entry, policy.type)
+                    value = core.codec.decode(raw, entry, policy.type, at=plan.body)
                     core.counts(key, policy).hits += 1
                     if core.events.hit:
                         core.tell("hit", key, policy)

@@ -57,6 +57,10 @@ class Core:
         self.tiered = isinstance(store, TieredStore)  # reads may be answered by copies
         self.guard = Guard(None if self.local else fail_safe, self._ask, name)
         self.events = Events(name)
+        client = getattr(store, "client", None)
+        self.spread = (
+            client is not None and client.settings.driver == "cluster"
+        )  # keys are on several servers
         self.tallies = Tallies()
         self.started = 0  # factories begun; tells who began to read before one of them
         self.plans_of: dict[str, Plan] = {}  # entry -> the plan of the tags last seen on it
@@ -68,7 +72,7 @@ class Core:
         self._rounds: WeakKeyDictionary[AbstractEventLoop, dict[str, Round]] = WeakKeyDictionary()
         # the last of them: a look-up by weak key costs more than all the rest
         self._here: tuple[AbstractEventLoop | None, dict[str, Round]] = (None, {})
-        if client := getattr(store, "client", None):
+        if client is not None:
             self.tallies.tell(lambda added: _report(client, f"{scope.prefix}:s", added))
 
     def _ask(self) -> Awaitable[Any]:
@@ -77,6 +81,7 @@ class Core:
     def flights(self) -> dict[str, Flight]:
         """The factory runs of this event loop, by entry."""
         loop = get_running_loop()
+        self.tallies.check()
         flights = self._flights.get(loop)
         if flights is None:
             flights = self._flights[loop] = {}

@@ -99,7 +99,7 @@ class Guard:
         self.spell = 0  # how often the breaker has opened; what was shared during one spell ends with it
         self._probe = probe
         self._name = name  # of the store, for the log
-        self._failures = 0  # in a row
+        self.failures = 0  # in a row
         self._lines: WeakKeyDictionary[asyncio.AbstractEventLoop, _Line] = WeakKeyDictionary()
         # the last of them: a look-up by weak key costs more than all the rest
         self._here: tuple[asyncio.AbstractEventLoop | None, _Line | None] = (None, None)
@@ -134,7 +134,7 @@ class Guard:
             line = self._lines.get(loop)
             if line is None:
                 assert self._timeout is not None
-                line = self._lines[loop] = _Line(loop, self._timeout, self._late)
+                line = self._lines[loop] = _Line(loop, self._timeout, self)
             self._here = loop, line
         line.add(future)
 
@@ -144,10 +144,11 @@ class Guard:
                 return await waiting
         except TimeoutError:
             if scope.expired():
-                raise self._late() from None
+                raise self.late() from None
             raise
 
-    def _late(self) -> errors.TimeoutError:
+    def late(self) -> errors.TimeoutError:
+        """The error for what was not answered in time."""
         return errors.TimeoutError(f"the store {self._name} did not answer within {self._timeout:g} s")
 
     # -- the breaker -----------------------------------------------------------------------------------------
@@ -165,16 +166,12 @@ class Guard:
             return False
         if isinstance(error, AWAY):
             if not isinstance(error, StoreDownError):
-                self._failures += 1
-                if self._failures >= self.settings.failures and not self.open:
+                self.failures += 1
+                if self.failures >= self.settings.failures and not self.open:
                     self._trip(error)
         elif not isinstance(error, UNABLE):
             return False
         return self.settings.on_error == "miss"
-
-    def answered(self) -> None:
-        """The store answered: failures are counted anew."""
-        self._failures = 0
 
     def _trip(self, error: BaseException) -> None:
         assert self.settings is not None
@@ -198,20 +195,18 @@ class Guard:
             self._later(loop)
             return
         self.open = False
-        self._failures = 0
+        self.failures = 0
         _logger.warning("the store %s of the cache is back", self._name)
 
 
 class _Line:
     """The futures of one loop that wait for the store, oldest first, and one timer for all of them."""
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, timeout: float, late: Callable[[], Exception]
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, timeout: float, guard: Guard) -> None:
         self._now = loop.time
         self._call_at = loop.call_at
         self._timeout = timeout
-        self._late = late
+        self._guard = guard
         self._waiting: deque[tuple[float, Future[Any]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0  # when it should fire
@@ -219,7 +214,9 @@ class _Line:
     def add(self, future: Future[Any]) -> None:
         waiting = self._waiting
         while waiting and waiting[0][1].done():  # replies come in order: what is answered is in front
-            waiting.popleft()
+            done = waiting.popleft()[1]
+            if self._guard.failures and not done.cancelled() and done.exception() is None:
+                self._guard.failures = 0
         deadline = self._now() + self._timeout
         waiting.append((deadline, future))
         if self._timer is None:
@@ -237,7 +234,7 @@ class _Line:
         while waiting and (waiting[0][1].done() or waiting[0][0] <= now):
             future = waiting.popleft()[1]
             if not future.done():
-                future.set_exception(self._late())
+                future.set_exception(self._guard.late())
         if waiting:
             self._due = waiting[0][0]
             self._timer = self._call_at(self._due, self._tick)

@@ -66,10 +66,13 @@ class Tallies:
         self._reported: dict[str, Counts] = {}  # what the server knows already
         self._report: Report | None = None  # None: nobody to tell
         self._timer: asyncio.TimerHandle | None = None  # set while there is something to report
+        self._loop: asyncio.AbstractEventLoop | None = None  # the timer's
         self._telling: asyncio.Task[None] | None = None
 
     def of(self, key: str) -> Counts:
         """The counters of a key's group."""
+        if self._timer is None and self._report is not None:
+            self._arm()
         group = key.partition(":")[0]
         return self._counts.get(group) or self.named(group)
 
@@ -99,14 +102,19 @@ class Tallies:
         """Report to `report` from now on: it gets what was added to each `template|field` since the last time."""
         self._report = report
 
-    def arm(self) -> None:
-        """Report within the interval. Called when a store was asked; an idle cache reports nothing."""
-        if self._timer is None and self._report is not None:
-            self._timer = asyncio.get_running_loop().call_later(self._interval, self._start)
+    def _arm(self) -> None:
+        """Report within the interval; an idle cache reports nothing."""
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(self._interval, self._start, self._loop)
 
-    def _start(self) -> None:
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
-        self._telling = asyncio.get_running_loop().create_task(self.flush(), name="gravito cache statistics")
+        self._telling = loop.create_task(self.flush(), name="gravito cache statistics")
+
+    def check(self) -> None:
+        """A timer of a loop that was closed will never fire."""
+        if self._loop is not None and self._loop.is_closed():
+            self._timer = self._loop = None
 
     async def flush(self) -> None:
         """Report now. What cannot be delivered is added to the next report."""

@@ -27,8 +27,13 @@ class TaggedCache(Computed):
         """
         core = self._core
         try:
-            # the second name first: who computes now looks at it last
-            await core.store.forget((self._scope.flushed, *self._tag_keys))
+            # Who computes now looks at the version of all flushes last, so that one has to go first: in one command
+            # on one server, in two on a cluster.
+            if core.spread:
+                await core.store.forget((self._scope.flushed,))
+                await core.store.forget(self._tag_keys)
+            else:
+                await core.store.forget((self._scope.flushed, *self._tag_keys))
         except Exception as error:
             core.lost(error, self._tags[0], quiet=True)
             raise
