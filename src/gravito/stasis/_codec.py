@@ -134,7 +134,7 @@ class Codec:
             return _FLAGS[flags] + self._own_head + data
         return _FLAGS[flags] + _signature(self._secrets[0], key, flags, data) + data
 
-    def decode(self, body: bytes | memoryview, key: str, type: Any = None) -> Any:
+    def decode(self, body: bytes | memoryview, key: str, type: Any = None, *, at: int = 0) -> Any:
         """The value in `body`.
 
         Args:
@@ -142,15 +142,16 @@ class Codec:
             key: the name that it was encoded for.
             type: a class or annotation that the value must have. It is built and checked by msgspec or pydantic,
                 and wins over what is recorded.
+            at: how many bytes in front of it are something else.
 
         Raises:
             UnreadableValueError: for the cache a miss. The message says why, and what to do.
         """
         try:
-            flags = body[0]
+            flags = body[at]
             if type is None and flags in _USUAL:
-                return self._read(body[1:])
-            return self._decode_other(flags, memoryview(body)[1:], key, type)
+                return self._read(body[at + 1 :])
+            return self._decode_other(flags, memoryview(body)[at + 1 :], key, type)
         except Exception as error:  # the bytes may be anybody's: whatever they cause is a miss
             raise errors.UnreadableValueError(f"{key!r} cannot be read: {_why(error)}") from error
 

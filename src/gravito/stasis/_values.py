@@ -50,7 +50,7 @@ class Values(View):
             replies = await guard.within(core.store.read((entry, *plan.keys)))
             raw = replies[0]
             if raw is not None and plan.matches(raw, replies):
-                value = core.codec.decode(raw[plan.body :], entry, type)
+                value = core.codec.decode(raw, entry, type, at=plan.body)
                 core.tallies.of(key).hits += 1
                 if core.events.hit:
                     core.tell("hit", key)
@@ -104,7 +104,7 @@ class Values(View):
             versions = behind[plan]
             if raw is not None and plan.matches(raw, versions):
                 try:
-                    result[key] = core.codec.decode(raw[plan.body :], entry, type)
+                    result[key] = core.codec.decode(raw, entry, type, at=plan.body)
                 except errors.UnreadableValueError as error:
                     core.unreadable(entry, error)
                     others.append((key, entry, _NOTHING))
