@@ -33,6 +33,7 @@ log = logging.getLogger("gravito.horizon")
 
 _TEXT: Final = (Path(__file__).parent / "scripts" / "batch.lua").read_text("utf-8")
 _KEPT: Final = 7 * 86_400  # seconds that a batch is remembered after its last change
+_LISTED: Final = 10_000  # batches that readers find by leafing
 _LOOK_AGAIN: Final = 5.0  # seconds; whoever waits asks so often, should a message be lost
 _SWEEP: Final = 30.0  # seconds, about, between two looks at the batches that are open
 _note = msgspec.msgpack.Decoder(tuple[str, str, str]).decode
@@ -108,7 +109,13 @@ class Batches:
         """Make a batch without jobs."""
         client = self._horizon.client
         # First the list of batches to look after: one that is named there and does not exist is taken out again.
-        await client.zadd(self._open, {batch_id: self._horizon.broker("default").now_ms()})
+        now = self._horizon.broker("default").now_ms()
+        await client.zadd(self._open, {batch_id: now})
+        await asyncio.gather(
+            client.zadd(self._known, {batch_id: now}),
+            client.zremrangebyscore(self._known, "-inf", now - 1000 * _KEPT),
+            client.zremrangebyrank(self._known, 0, -_LISTED - 1),
+        )
         await self._run(batch_id, "begin", _KEPT, *[part for pair in fields.items() for part in pair])
 
     async def add(self, batch_id: str, jobs: Sequence[tuple[str, str]]) -> None:
@@ -137,6 +144,16 @@ class Batches:
             raise self._unknown(batch_id)
         await self._follow(batch_id, answer)
         return await self.status(batch_id)
+
+    async def listed(self, offset: int, limit: int) -> tuple[int, list[BatchStatus]]:
+        """How many batches were begun in the last week, and some of them, the latest first."""
+        client = self._bytes()
+        total, names = await asyncio.gather(
+            client.zcard(self._known), client.zrange(self._known, offset, offset + limit - 1, desc=True)
+        )
+        answers = await asyncio.gather(*[self._run(name.decode(), "look") for name in names])
+        pairs = zip(names, answers, strict=True)
+        return total, [_status(name.decode(), answer) for name, answer in pairs if answer is not None]
 
     # -- questions -------------------------------------------------------------------------------------------
 
@@ -248,6 +265,10 @@ class Batches:
     @property
     def _open(self) -> str:
         return f"{self._horizon.settings.prefix}:batches"
+
+    @property
+    def _known(self) -> str:
+        return f"{self._horizon.settings.prefix}:batches:known"
 
     def _keys(self, batch_id: str) -> list[str]:
         base = f"{self._horizon.settings.prefix}:{{batch:{batch_id}}}:"

@@ -264,6 +264,13 @@ class Broker:
             gone += _texts((await self._caller.run("discard", (part,)))[1])
         return gone
 
+    async def promote(self, ids: Iterable[str]) -> list[str]:
+        """Let delayed jobs run now; the ids of those that were delayed."""
+        line, ready = iter(ids), []
+        while part := list(islice(line, _AT_ONCE)):
+            ready += _texts((await self._caller.run("promote", (part,)))[1])
+        return ready
+
     # -- the queue -------------------------------------------------------------------------------------------
 
     async def purging(self, part: Part) -> AsyncIterator[tuple[int, int]]:

@@ -19,7 +19,7 @@ _OPEN: Final = 2  # latest minutes that may still be written to; as in roll.lua
 _MOST: Final = 1_000_000  # counters that are remembered: 12 MB
 _BEHIND: Final = 5  # minutes that may wait to be added to their hour, until a reader sees to it
 
-_Packed = tuple[array[int], array[int]]  # numbers of fields, and their counts
+_Packed = tuple["array[int]", "array[int]"]  # numbers of fields, and their counts
 _NOTHING: Final[_Packed] = (array("I"), array("Q"))
 
 

@@ -1,0 +1,434 @@
+"""What readers ask: the console, the terminal, and whoever wants to know how the work goes.
+
+Everything is read from what the queues keep anyhow; a reader costs the workers nothing, and any number of readers says
+the same. No request looks through the server's keys, and each page costs the same however many jobs there are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import msgspec
+
+from gravito.errors import HorizonError
+from gravito.horizon._acts import Acted, Action, Acts
+from gravito.horizon._figures import Figures, by_job, figures
+from gravito.horizon._heartbeat import Order, WorkerRecord, order, read_workers
+from gravito.horizon._index import State
+from gravito.horizon._messages import Sizes
+from gravito.horizon._periods import Periods
+from gravito.horizon._rows import Filter, JobDetail, JobRow, moment, read_detail
+from gravito.horizon._search import JobPage, Search
+from gravito.horizon._timetable import ScheduleRow, Timetable
+
+if TYPE_CHECKING:
+    from gravito.horizon._batches import BatchStatus
+    from gravito.horizon._broker import Broker
+    from gravito.horizon.horizon import Horizon
+
+__all__ = ["DeadGroup", "LimitRow", "Metrics", "Point", "QueueRow", "Repository", "Window"]
+
+Window = Literal["1h", "24h", "7d"]
+
+_MINUTE: Final = 60_000  # ms
+_HOURS: Final = {"24h": 24, "7d": 168}
+_GROUPED: Final = 20_000  # dead jobs of a queue that are grouped by error, the latest
+
+
+class QueueRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A queue now.
+
+    Args:
+        name: its name.
+        sizes: how many jobs are where, whether it is paused, and its totals since its first job.
+        oldest: seconds since the ready job that waits longest was first due; None without one.
+        workers: processes that serve it.
+    """
+
+    name: str
+    sizes: Sizes
+    oldest: float | None = None
+    workers: int = 0
+
+    @property
+    def ready(self) -> int:
+        """Jobs that could run now."""
+        return sum(self.sizes.ready) + self.sizes.fair
+
+
+class LimitRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A limit of a queue that is in use.
+
+    Args:
+        name: the limit's.
+        kind: rate or concurrency.
+        running: jobs that hold a place, of a concurrency limit.
+        free_at: when a rate limit has its full burst again.
+    """
+
+    name: str
+    kind: Literal["rate", "concurrency"]
+    running: int | None = None
+    free_at: datetime | None = None
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of a window: `figures` of the time from `at` on."""
+
+    at: datetime
+    figures: Figures
+
+
+class Metrics(msgspec.Struct, frozen=True, kw_only=True):
+    """What the counters say about a window of time.
+
+    Args:
+        window: 1h in steps of a minute, 24h and 7d in steps of an hour; the last step is the present one, so far.
+        step: seconds of a step.
+        points: the steps, the oldest first.
+        total: of all steps.
+        jobs: the same by the job's name.
+    """
+
+    window: Window
+    step: int
+    points: tuple[Point, ...]
+    total: Figures
+    jobs: dict[str, Figures]
+
+
+class DeadGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """Dead jobs of a queue with the same name and the same class of error.
+
+    Args:
+        queue: where they are.
+        name: the job's name.
+        error: the class of the error.
+        count: how many.
+        latest: when the latest one died.
+        sample: id of that.
+        message: its error's text.
+    """
+
+    queue: str
+    name: str
+    error: str
+    count: int
+    latest: datetime | None
+    sample: str
+    message: str | None = None
+
+
+class Repository:
+    """Reads the queues of a Horizon, and does what readers may do to jobs.
+
+    Args:
+        horizon: whose.
+    """
+
+    def __init__(self, horizon: Horizon) -> None:
+        self.horizon = horizon
+        self._periods = Periods()
+        self._search = Search(horizon)
+        self._acts = Acts(horizon, self._search)
+        self._timetable = Timetable(horizon)
+
+    def __repr__(self) -> str:
+        return f"<Repository of {self.horizon!r}>"
+
+    # -- queues ----------------------------------------------------------------------------------------------
+
+    async def names(self) -> list[str]:
+        """All queues that ever got a job or a worker, by name."""
+        known = f"{self.horizon.settings.prefix}:queues"
+        client: Any = self.horizon.client.with_options(decode_responses=True)
+        return sorted(name for name in await client.smembers(known) if not name.startswith("gravito."))
+
+    async def queues(self) -> list[QueueRow]:
+        """All queues, by name."""
+        names, workers = await asyncio.gather(self.names(), self.workers())
+        serving = [name for worker in workers for name in worker.queues]
+        return list(await asyncio.gather(*[self._queue(name, serving.count(name)) for name in names]))
+
+    async def queue(self, name: str) -> QueueRow:
+        """One queue; all its sizes are 0 if there is none of the name."""
+        workers = await self.workers()
+        return await self._queue(name, sum(name in worker.queues for worker in workers))
+
+    async def forget(self, name: str) -> None:
+        """Take an empty queue off the list; its next job puts it there again.
+
+        Raises:
+            HorizonError: it is not empty.
+        """
+        sizes = (await self.queue(name)).sizes
+        waiting = sum(sizes.ready) + sizes.fair + sizes.delayed + sizes.running + sizes.parked + sizes.dead
+        if waiting:
+            raise HorizonError(f"queue {name!r} has {waiting} jobs; purge it first")
+        await self.horizon.client.srem(f"{self.horizon.settings.prefix}:queues", name)
+
+    async def pause(self, name: str) -> None:
+        """No worker claims jobs of this queue until `resume`; running ones go on."""
+        await self._broker(name).pause()
+
+    async def resume(self, name: str) -> None:
+        """Let workers claim again."""
+        await self._broker(name).resume()
+
+    def purging(
+        self, name: str, part: Literal["ready", "delayed", "parked", "done", "dead"]
+    ) -> AsyncIterator[tuple[int, int]]:
+        """Forget all jobs of a part of a queue; after each step, how many are gone by it and how many are left."""
+        return self._broker(name).purging(part)
+
+    async def limits(self, name: str, most: int = 100) -> list[LimitRow]:
+        """Limits of a queue that are in use now, at most so many."""
+        client: Any = self.horizon.client.with_options(decode_responses=False)
+        drawn = await client.hrandfield(self._broker(name).keys.part("limits"), most, withvalues=True)
+        flat = [
+            part for pair in drawn or [] for part in (pair if isinstance(pair, list | tuple) else (pair,))
+        ]
+        rows = [_limit(field, value) for field, value in zip(flat[::2], flat[1::2], strict=True)]
+        return sorted((row for row in rows if row is not None), key=lambda row: (row.kind, row.name))
+
+    # -- figures ---------------------------------------------------------------------------------------------
+
+    async def metrics(self, window: Window, queue: str | None = None, job: str | None = None) -> Metrics:
+        """Throughput, run time and waiting time, from the counters that finishing a job keeps.
+
+        Args:
+            window: 1h, 24h or 7d.
+            queue: of this one; None for all together.
+            job: of this one alone.
+
+        Raises:
+            HorizonError: there is no such window.
+        """
+        names = [queue] if queue is not None else await self.names()
+        now = await self._now()
+        minute = now // _MINUTE
+        if window == "1h":
+            first, step = minute - 59, 60
+            reads = [self._periods.minutes(self._broker(name), minute, first, minute) for name in names]
+        elif window in _HOURS:
+            first, step = minute // 60 - _HOURS[window] + 1, 3600
+            reads = [self._periods.hours(self._broker(name), minute, first, minute // 60) for name in names]
+        else:
+            raise HorizonError(f"{window!r} is no window; allowed: 1h, 24h, 7d")
+        series = await asyncio.gather(*reads)
+        steps = list(zip(*series, strict=True))
+        points = tuple(
+            Point(at=_moment((first + at) * step * 1000), figures=figures(parts, job))
+            for at, parts in enumerate(steps)
+        )
+        jobs = by_job(part for parts in steps for part in parts)
+        total = (
+            jobs.get(job, Figures())
+            if job is not None
+            else figures(part for parts in steps for part in parts)
+        )
+        return Metrics(window=window, step=step, points=points, total=total, jobs=jobs)
+
+    async def totals(self) -> dict[str, int]:
+        """Of all queues since their first job: pushed, ok, retry, dead, release, cancelled, crashed."""
+        sizes = await asyncio.gather(*[self._broker(name).sizes() for name in await self.names()])
+        sums = dict.fromkeys(("pushed", "ok", "retry", "dead", "release", "cancelled", "crashed"), 0)
+        for one in sizes:
+            for name, count in one.totals.items():
+                sums[name] = sums.get(name, 0) + count
+        return sums
+
+    # -- workers ---------------------------------------------------------------------------------------------
+
+    async def workers(self, offset: int = 0, limit: int = 1000) -> list[WorkerRecord]:
+        """Worker processes that said something in the last 15 seconds, by host and start."""
+        return (await read_workers(self.horizon, offset, limit))[1]
+
+    async def order(self, worker: str, what: Order) -> None:
+        """Tell a worker to drain (finish its jobs and end) or restart (the same, and be replaced by its supervisor).
+
+        Raises:
+            HorizonError: there is no such worker, or no longer.
+        """
+        await order(self.horizon, worker, what)
+
+    # -- jobs ------------------------------------------------------------------------------------------------
+
+    async def jobs(
+        self,
+        state: State,
+        queue: str | None = None,
+        *,
+        offset: int = 0,
+        limit: int = 50,
+        filter: Filter | None = None,
+        mark: str | None = None,
+    ) -> JobPage:
+        """A page of jobs.
+
+        Without a filter, or with one by time alone, pages go by `offset`. A search gives a `mark` instead, to be handed
+        in for what follows; a page of it may be short, or empty, as long as there is a mark.
+
+        Args:
+            state: ready, delayed (the soonest first), running, parked, done (ended ones that are kept, the latest
+                first), dead (the latest first).
+            queue: of this one; None for all.
+            offset: jobs to leave out.
+            limit: jobs on the page, at most 1000.
+            filter: what to search for.
+            mark: of the page before.
+
+        Raises:
+            HorizonError: a state or a mark that there is none of.
+        """
+        names = [queue] if queue is not None else await self.names()
+        limit = max(1, min(limit, 1000))
+        wanted = filter or Filter()
+        by_time = (wanted.since, wanted.until) == (None, None) or state in ("delayed", "done", "dead")
+        if mark is None and not wanted.looks_inside and by_time:
+            return await self._search.page(names, state, max(0, offset), limit, wanted)
+        return await self._search.search(names, state, limit, wanted, mark)
+
+    async def recent(self, limit: int = 50, offset: int = 0) -> JobPage:
+        """Jobs that ended lately and are kept, of all queues."""
+        return await self.jobs("done", offset=offset, limit=limit)
+
+    async def failed(self, limit: int = 50, offset: int = 0) -> JobPage:
+        """Dead jobs of all queues, the latest first."""
+        return await self.jobs("dead", offset=offset, limit=limit)
+
+    async def delayed(self, limit: int = 50, offset: int = 0) -> JobPage:
+        """Jobs that are due later, of all queues, the soonest first."""
+        return await self.jobs("delayed", offset=offset, limit=limit)
+
+    async def job(self, job_id: str, queue: str | None = None) -> JobDetail | None:
+        """All that is known of a job; None if no queue has it.
+
+        Args:
+            job_id: its id.
+            queue: where to look; None for everywhere.
+        """
+        names = [queue] if queue is not None else await self.names()
+        looks = await asyncio.gather(*[self._broker(name).look(job_id) for name in names])
+        for name, look in zip(names, looks, strict=True):
+            if look.state != "unknown":
+                return read_detail(self.horizon, name, look)
+        return None
+
+    async def dead_groups(self, queue: str | None = None) -> list[DeadGroup]:
+        """Dead jobs by name and class of error, the largest group first.
+
+        Of a queue with more than 20,000 dead jobs the latest ones are grouped.
+        """
+        names = [queue] if queue is not None else await self.names()
+        groups: list[DeadGroup] = []
+        for name in names:
+            for (job, error), found in (await self._search.dead_groups(name, _GROUPED)).items():
+                groups.append(
+                    DeadGroup(
+                        queue=name,
+                        name=job,
+                        error=error,
+                        count=found.count,
+                        latest=moment(round(found.latest)),
+                        sample=found.sample,
+                        message=found.message,
+                    )
+                )
+        return sorted(groups, key=lambda group: (-group.count, group.queue, group.name, group.error))
+
+    # -- what readers may do ---------------------------------------------------------------------------------
+
+    async def act(self, action: Action, queue: str, ids: Sequence[str]) -> Acted:
+        """Do something to jobs of a queue.
+
+        Args:
+            action: retry (dead ones), discard (ended and dead ones), cancel, run_now (delayed ones), delete (whatever
+                they are; running ones are asked to end).
+            queue: where they are.
+            ids: which.
+        """
+        return await self._acts.do(action, queue, ids)
+
+    def acting(
+        self, action: Action, state: State, queue: str | None = None, filter: Filter | None = None
+    ) -> AsyncIterator[Acted]:
+        """Do something to all jobs that a search finds; what was done so far, after each step."""
+        return self._acts.all(action, state, queue, filter or Filter())
+
+    async def count(self, state: State, queue: str | None = None, filter: Filter | None = None) -> int:
+        """How many jobs a search finds; it reads them all."""
+        names = [queue] if queue is not None else await self.names()
+        return await self._search.count(names, state, filter or Filter())
+
+    # -- batches and schedules -------------------------------------------------------------------------------
+
+    async def batches(self, offset: int = 0, limit: int = 50) -> tuple[int, list[BatchStatus]]:
+        """How many batches are known, and some of them, the latest first."""
+        return await self.horizon.batches.listed(offset, limit)
+
+    async def batch(self, batch_id: str) -> BatchStatus:
+        """One batch.
+
+        Raises:
+            UnknownJobError: there is none, or no longer.
+        """
+        return await self.horizon.batches.status(batch_id)
+
+    async def cancel_batch(self, batch_id: str) -> BatchStatus:
+        """Cancel what has not ended of a batch."""
+        return await self.horizon.batches.stop(batch_id)
+
+    async def schedules(self) -> list[ScheduleRow]:
+        """This application's schedules, and those that the server remembers of others."""
+        return await self._timetable.rows()
+
+    async def pause_schedule(self, name: str, paused: bool = True) -> None:
+        """Stop a schedule from firing, or let it fire again."""
+        await self._timetable.pause(name, paused)
+
+    async def run_schedule(self, name: str) -> str:
+        """Push a schedule's job now, out of turn; the job's id.
+
+        Raises:
+            HorizonError: this application has no such schedule.
+        """
+        return await self._timetable.run(name)
+
+    # -- parts -----------------------------------------------------------------------------------------------
+
+    def _broker(self, queue: str) -> Broker:
+        return self.horizon.broker(queue)
+
+    async def _now(self) -> int:
+        seconds, micros = await self.horizon.client.time()
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    async def _queue(self, name: str, workers: int) -> QueueRow:
+        broker = self._broker(name)
+        sizes, due = await asyncio.gather(broker.sizes(), self._search.oldest(name))
+        oldest = None if due is None else max(0.0, (broker.now_ms() - due) / 1000)
+        return QueueRow(name=name, sizes=sizes, oldest=oldest, workers=workers)
+
+
+def _moment(ms: int) -> datetime:
+    found = moment(ms)
+    assert found is not None
+    return found
+
+
+def _limit(field: bytes, value: bytes) -> LimitRow | None:
+    name = field[1:].decode()
+    if field == b"waits":
+        return None
+    if field[:1] == b"c":
+        return LimitRow(name=name, kind="concurrency", running=int(value))
+    return LimitRow(name=name, kind="rate", free_at=moment(round(float(value))))
+
+
+def ids_of(rows: Iterable[JobRow]) -> list[str]:
+    """The ids of rows."""
+    return [row.id for row in rows]
