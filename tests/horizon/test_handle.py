@@ -22,6 +22,7 @@ from gravito.errors import (
 )
 from gravito.horizon import Horizon, HorizonSettings, Retention, current_job
 from gravito.horizon._run import Runner
+from gravito.horizon.worker import Worker, WorkerOptions
 
 
 class Point(msgspec.Struct):
@@ -261,3 +262,13 @@ async def test_what_the_server_wrote_about_crashes(horizon: Horizon) -> None:
         await handle.result(5)
     assert caught.value.error_type == "gravito.errors.ProcessDiedError"
     assert (await handle.status()).crashes == 3
+
+
+async def test_no_progress_stays_behind_a_worker(horizon: Horizon) -> None:
+    @horizon.job
+    async def work() -> None:
+        current_job().progress(1)
+
+    await work.push()
+    await Worker(horizon, WorkerOptions(burst=True)).run()
+    assert not await horizon.client.exists("horizon:{default}:progress")

@@ -32,6 +32,7 @@ from gravito.horizon import (
     Job,
     JobContext,
     Middleware,
+    QueueLimits,
     Rate,
     current_job,
     inject,
@@ -389,6 +390,27 @@ async def test_limits_and_tenants_reach_the_queue(horizon: Horizon) -> None:
         ("work:ada", "rate", 5, 2000),
         ("work", "concurrency", 2, 0),
     ]
+
+
+async def test_limits_of_a_queue_hold_for_all_of_its_jobs(redis: Client) -> None:
+    limits = {"slow": QueueLimits(concurrency=Concurrency(2), rate=Rate(100, 1))}
+    async with Horizon(redis, settings=HorizonSettings(limits=limits)) as horizon:
+
+        @horizon.job(queue="slow")
+        async def plain() -> None: ...
+
+        @horizon.job(queue="slow", concurrency=5)
+        async def own() -> None: ...
+
+        (_, envelope), _ = horizon.prepare(own.make())
+        assert [limit.name for limit in envelope.limits] == ["/queue", "/queue", "own"]
+        await horizon.push_many([plain.make(), own.make(), plain.make(), own.make()])
+        broker = horizon.broker("slow")
+        assert len((await broker.step("w", [], 10)).claimed) == 2
+        await plain.make().on("default").push()
+        assert len((await horizon.broker("default").step("w", [], 10)).claimed) == 1
+    with pytest.raises(ConfigurationError, match="without `by`"):
+        QueueLimits(concurrency=Concurrency(1, by=len))
 
 
 async def test_many_at_once(horizon: Horizon) -> None:

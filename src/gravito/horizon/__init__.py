@@ -16,7 +16,7 @@ from gravito.horizon.middleware import Middleware
 from gravito.horizon.options import Concurrency, JobOptions, Rate
 from gravito.horizon.schedule import Schedule
 from gravito.horizon.scheduler import Scheduler
-from gravito.horizon.settings import HorizonSettings
+from gravito.horizon.settings import HorizonSettings, QueueLimits
 from gravito.horizon.worker import Tally, Worker, WorkerOptions
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "Listed",
     "Middleware",
     "Pending",
+    "QueueLimits",
     "Rate",
     "Retention",
     "Schedule",

@@ -75,6 +75,7 @@ class Lane:
             if self._alarm is not None:
                 self._alarm.cancel()
             await self._end(keeper, orders, self._listener)
+            await self.runner.aclose()
             with suppress(errors.GravitoError):  # what stays is dropped by its age
                 await self.broker.leave(self._worker.id)
 

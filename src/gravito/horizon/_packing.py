@@ -15,13 +15,14 @@ from gravito.horizon import _payload
 from gravito.horizon._messages import Envelope, Limit
 from gravito.horizon._payload import FORMAT, Body, Extra, Travel
 from gravito.horizon.call import words
-from gravito.horizon.options import PRIORITIES, Options
+from gravito.horizon.options import PRIORITIES, Concurrency, Options, Rate
 
 if TYPE_CHECKING:
     from gravito.horizon._carry import Carry
     from gravito.horizon._sealing import Vault
     from gravito.horizon.call import Call
     from gravito.horizon.job import Definition
+    from gravito.horizon.settings import HorizonSettings, QueueLimits
 
 __all__ = ["Packer", "Place", "new_id"]
 
@@ -49,13 +50,14 @@ class Packer:
     """Makes bodies and envelopes.
 
     Args:
-        max_bytes: of the encoded arguments, unless a job says otherwise.
+        settings: limits of queues, and of the encoded arguments unless a job says otherwise.
         vault: encrypts.
         carry: what goes along.
     """
 
-    def __init__(self, max_bytes: int, vault: Vault, carry: Carry) -> None:
-        self._max_bytes = max_bytes
+    def __init__(self, settings: HorizonSettings, vault: Vault, carry: Carry) -> None:
+        self._max_bytes = settings.max_bytes
+        self._queues = {queue: _queue_limits(limits) for queue, limits in settings.limits.items()}
         self._vault = vault
         self._carry = carry
 
@@ -81,8 +83,11 @@ class Packer:
         except (TypeError, ValueError, NotImplementedError, OverflowError) as error:
             raise _about(definition, f"its metadata cannot be encoded ({error})") from error
         priority = PRIORITIES[options.priority] if how.priority is None else how.priority
+        limits = self._queues.get(call.queue, ()) if self._queues else ()
         if not _special(options):
-            return call.queue, Envelope(job_id, data, priority, how.delay, how.at, batch=place.batch)
+            return call.queue, Envelope(
+                job_id, data, priority, how.delay, how.at, limits=limits, batch=place.batch
+            )
         named = definition.arguments.bind(call.args, call.kwargs)
         return call.queue, Envelope(
             id=job_id,
@@ -93,7 +98,7 @@ class Packer:
             unique=_unique(definition, call, named),
             unique_for=round((options.unique_for or 0) * 1000),
             tenant=_text(definition, "fair_by", options.fair_by, named) if options.fair_by else None,
-            limits=_limits(definition, named),
+            limits=limits + _limits(definition, named),
             batch=place.batch,
         )
 
@@ -154,15 +159,28 @@ def _unique(definition: Definition, call: Call[Any], named: dict[str, Any]) -> s
     return f"{definition.name}:{_text(definition, 'unique', unique, named)}"
 
 
+def _queue_limits(limits: QueueLimits) -> tuple[Limit, ...]:
+    # a name that no job can have
+    return _both("/queue", limits.rate, "/queue", limits.concurrency)
+
+
 def _limits(definition: Definition, named: dict[str, Any]) -> tuple[Limit, ...]:
-    options, found = definition.options, []
-    if options.rate is not None:
-        name = _limit_name(definition, "rate", options.rate.by, named)
-        found.append(Limit(name, "rate", options.rate.limit, max(1, round(options.rate.per * 1000))))
-    if options.concurrency is not None:
-        name = _limit_name(definition, "concurrency", options.concurrency.by, named)
-        found.append(Limit(name, "concurrency", options.concurrency.limit))
-    return tuple(found)
+    rate, concurrency = definition.options.rate, definition.options.concurrency
+    return _both(
+        _limit_name(definition, "rate", rate.by, named) if rate is not None else "",
+        rate,
+        _limit_name(definition, "concurrency", concurrency.by, named) if concurrency is not None else "",
+        concurrency,
+    )
+
+
+def _both(rated: str, rate: Rate | None, bounded: str, concurrency: Concurrency | None) -> tuple[Limit, ...]:
+    found: tuple[Limit, ...] = ()
+    if rate is not None:
+        found = (Limit(rated, "rate", rate.limit, max(1, round(rate.per * 1000))),)
+    if concurrency is not None:
+        found += (Limit(bounded, "concurrency", concurrency.limit),)
+    return found
 
 
 def _limit_name(

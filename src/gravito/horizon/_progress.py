@@ -49,6 +49,11 @@ class Teller:
         """The job has ended."""
         self._put(job.id, job.fence, b"")
 
+    async def drain(self) -> None:
+        """Wait until everything was sent."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
     def _put(self, job_id: str, fence: int, told: bytes) -> None:
         self._news[job_id] = (fence, told)
         if self._task is None or self._task.done():

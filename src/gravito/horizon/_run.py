@@ -6,12 +6,14 @@ How a worker uses it, for one queue::
     job = runner.open(claimed)                # never raises: what cannot be run is `job.broken`, and dies in `run`
     task = create_task(runner.run(job, lane))  # a task of its own for each job, since it sets context variables
     ...
-    runner.stop(job, "timeout"); task.cancel()  # job.timeout seconds have passed
+    runner.stop(job, "timeout"); task.cancel()  # job.definition.options.timeout seconds have passed
     runner.stop(job, "cancel"); task.cancel()   # Kept.cancel names it
     runner.stop(job, "shutdown"); task.cancel() # the grace time is over: released, no attempt charged
     runner.stop(job, "lost"); task.cancel()     # Kept.lost names it: its completion would be refused, drop it
     ...
     done = task.result()                      # always a Done, whatever happened to the job; hand it to the next step
+    ...
+    await runner.aclose()                     # behind the last run
 
 `job.definition.kind` says where it runs: "async" on the loop, by `run` itself; "thread" and "process" through
 `lane(job, function, args, kwargs)`, an async function of the worker that runs `function(*args, **kwargs)` there and
@@ -156,6 +158,10 @@ class Runner:
 
     def __repr__(self) -> str:
         return f"<Runner of {self._queue} in {self._worker}>"
+
+    async def aclose(self) -> None:
+        """Send what jobs told last. Call it behind the last run."""
+        await self._teller.drain()
 
     def open(self, claimed: Claimed) -> JobContext:
         """Find the job of a body and decode its arguments."""

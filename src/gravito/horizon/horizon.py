@@ -86,7 +86,7 @@ class Horizon:
         self.batches = Batches(self)
         self._connection = connection
         self.vault = Vault(keys)
-        self._packer = Packer(self.settings.max_bytes, self.vault, self.carry)
+        self._packer = Packer(self.settings, self.vault, self.carry)
         self._jobs: dict[str, Definition] = {}  # of this Horizon alone
         self._providers = Providers()
         self._on_startup: list[_HOOK] = []

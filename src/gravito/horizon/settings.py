@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from gravito.errors import ConfigurationError
 from gravito.horizon._broker import Retention
+from gravito.horizon.options import Concurrency, Rate
 
-__all__ = ["HorizonSettings"]
+__all__ = ["HorizonSettings", "QueueLimits"]
+
+
+class QueueLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds on all jobs of a queue together; they count beside those of the jobs themselves.
+
+    Args:
+        rate: `Rate`, without `by`.
+        concurrency: `Concurrency`, without `by`: jobs that run at the same time, over all workers.
+    """
+
+    rate: Rate | None = None
+    concurrency: Concurrency | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("rate", "concurrency"):
+            limit = getattr(self, name)
+            _check(name, limit, limit is None or limit.by is None, "without `by`, which belongs to a job")
 
 
 class HorizonSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,6 +40,7 @@ class HorizonSettings(msgspec.Struct, frozen=True, kw_only=True):
             much later.
         keep: how many ended and dead jobs of a queue are kept, and for how long.
         allow_eviction: use a server that may evict jobs when its memory is full.
+        limits: by queue. They travel with each job, so a change is for jobs that are pushed from then on.
         max_bytes: of a job's encoded arguments, and of its result.
         patience: seconds for which a push is repeated while the server is away.
 
@@ -32,6 +52,7 @@ class HorizonSettings(msgspec.Struct, frozen=True, kw_only=True):
     lease: float = 10.0
     keep: Retention = Retention()
     allow_eviction: bool = False
+    limits: Mapping[str, QueueLimits] = {}
     max_bytes: int = 1024 * 1024
     patience: float = 30.0
 
