@@ -226,7 +226,7 @@ async def test_what_is_invalidated_while_it_is_computed_is_computed_anew(cache: 
     await INVALIDATIONS[way](cache)
     expected = "put" if way == "put" else "new"
     if way != "a tag that the factory names":  # of which nobody knows before it has come back
-        assert await view.remember("k", 60, lambda: "new") == expected
+        assert await asyncio.wait_for(view.remember("k", 60, lambda: "new"), 10) == expected
     slow.go.set()
     assert await old == "old"
     assert await view.remember("k", 60, lambda: "new") == expected
