@@ -166,6 +166,20 @@ async def test_calls_go_on_when_the_server_is_back(tmp_path: Path) -> None:
             assert (await push).state == "new"
 
 
+async def test_a_fork_of_a_producer_is_a_producer_of_its_own(server: Control) -> None:
+    async with Client.from_url(url(server.port)) as client:
+        parent, child = Broker(client, "q"), Broker(client, "q")
+        await parent.push(Envelope("first", b""))
+        [used] = [lane for lane in parent._pusher._lanes if lane.serial]
+        for lane in child._pusher._lanes:  # what a fork inherits, in a process that is another one
+            lane.client, lane.serial, lane._owner = used.client, used.serial, -1
+        used._owner = os.getpid()
+        parent._pusher._idle = [used]
+        await parent.push(Envelope("second", b""))
+        assert (await child.push(Envelope("third", b""))).state == "new"
+        assert (await parent.look("third")).state == "ready"
+
+
 # -- workers that freeze -----------------------------------------------------------------------------------------
 
 

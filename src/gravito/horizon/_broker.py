@@ -32,7 +32,9 @@ __all__ = ["Broker", "Retention"]
 _CRASHES: Final = 3  # claims whose worker went silent, until the job is given up
 _SWEEP_EVERY: Final = 3  # of a worker's calls of `keep`; it is for tokens that were lost with a worker
 _PRUNE_EVERY: Final = 30
-_AT_ONCE: Final = 1000  # jobs that one call of `purge`, `retry` or `cancel` moves
+_AT_ONCE: Final = (
+    250  # jobs that one call of `purge`, `retry` or `cancel` moves: the server does nothing else meanwhile
+)
 _MINUTE: Final = 60_000  # ms
 _HOUR: Final = 60 * _MINUTE
 _HOURS_AT_ONCE: Final = 200  # whose counters one call of `roll` adds up; more than are kept

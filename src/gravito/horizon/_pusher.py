@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 from collections import deque
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from gravito.horizon._scripts import Caller
 __all__ = ["Pusher"]
 
 _MOST: Final = 500  # jobs in a call: the server does nothing else meanwhile
+_SPECIAL: Final = 4  # what a job with a unique key, a tenant or limits counts as
 _MOST_BYTES: Final = 512 * 1024  # of bodies in a call, so that it stays on the shared wire
 _LANES: Final = 2  # calls in flight: one is carried out while the other one travels
 _decode = msgspec.msgpack.Decoder(strict=False).decode
@@ -71,12 +73,14 @@ class Pusher:
 
     def _take(self) -> list[Waiting]:
         batch: list[Waiting] = []
-        size = 0
-        while self._line and len(batch) < _MOST and size < _MOST_BYTES:
+        size = cost = 0
+        while self._line and cost < _MOST and size < _MOST_BYTES:
             waiting = self._line.popleft()
             if not waiting[1].cancelled():  # its caller went away before it was sent
                 batch.append(waiting)
-                size += len(waiting[0].body)
+                job = waiting[0]
+                size += len(job.body)
+                cost += 1 if job.unique is None and job.tenant is None and not job.limits else _SPECIAL
         return batch
 
     async def _send(self, lane: _Lane, batch: list[Waiting]) -> None:
@@ -101,10 +105,13 @@ class _Lane:
     """Calls one after the other, counted."""
 
     def __init__(self) -> None:
-        self.client = secrets.token_urlsafe(9)
+        self._owner = 0  # the process whose serials these are
+        self.client = ""
         self.serial = 0
 
     async def push(self, caller: Caller, jobs: Sequence[Envelope]) -> list[Pushed]:
+        if self._owner != os.getpid():  # a fork's serials would be taken for repetitions of its parent's
+            self._owner, self.client, self.serial = os.getpid(), secrets.token_urlsafe(9), 0
         self.serial += 1
         args = (self.client, self.serial, *envelopes(jobs))
         reply: list[Any] = await caller.run("push", args)
