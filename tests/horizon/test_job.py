@@ -518,6 +518,20 @@ async def test_a_push_goes_with_the_completion_or_not_at_all(horizon: Horizon) -
         await children[0].result(5)
 
 
+async def test_a_thread_may_push_with_its_completion(horizon: Horizon) -> None:
+    @job
+    def child(n: int) -> int:
+        return n + 1
+
+    @job
+    def parent() -> str:
+        return current_job().push(child.make(1)).id
+
+    handle = await parent.push()
+    await drain(horizon)
+    assert await horizon.handle(await handle.result(5)).result(5) == 2
+
+
 async def test_sys_exit_does_not_end_the_worker(horizon: Horizon) -> None:
     @job
     async def leave() -> None:
@@ -686,6 +700,10 @@ async def test_hooks_in_order(redis: Client) -> None:
             *("a pushed", "b pushed", "a started", "b started", "a in", "b in", "b out", "a out"),
             *("a succeeded 1", "b succeeded 1"),
         ]
+        events.clear()
+        batch = await horizon.batch([work.make()]).push()
+        assert (await batch.jobs[0].status()).tags == ("a", "b")
+        await drain(horizon)
         events.clear()
         await work.push(fail=True)
         await drain(horizon)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 from gravito.errors import HorizonError
 from gravito.horizon._current import running
+from gravito.horizon._packing import Place
 from gravito.horizon._payload import Attempt, Body, Travel
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class JobContext:
         """Queue another job together with this one's completion: both happen, or neither. It is not queued if this
         run fails. From the event loop or from the job's thread; nothing is awaited.
         """
-        travel, handle = self.horizon.prepare(call, parent=self.id)
+        travel, handle = self.horizon.prepare(call, Place(parent=self.id), self._loop)
         if self.pushes is None:
             self.pushes = []
         self.pushes.append(travel)

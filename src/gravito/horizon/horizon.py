@@ -10,8 +10,6 @@ from contextvars import ContextVar
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overload
 
-import msgspec
-
 from gravito.atlas import DB, Client
 from gravito.errors import ConfigurationError, PayloadError, UnknownJobError
 from gravito.horizon import _current
@@ -170,8 +168,6 @@ class Horizon:
 
     async def push(self, call: Call[R]) -> JobHandle[R]:
         """Queue a job; see `Call.push`. All pushes of a turn of the event loop travel together."""
-        for hook in self.hooks.pushing:
-            call = hook(call)
         (queue, envelope), handle = self.prepare(call)
         handle.settle(await self.broker(queue).push(envelope))
         if self.hooks.pushed:
@@ -203,8 +199,6 @@ class Horizon:
         return handles
 
     async def _push_chunk(self, calls: list[Call[R]], before: int) -> list[JobHandle[R]]:
-        for hook in self.hooks.pushing:
-            calls = [hook(call) for call in calls]
         prepared = [self.prepare(call) for call in calls]  # all of them, before the first is sent
         sent = [self.broker(queue).push(envelope) for (queue, envelope), _ in prepared]
         answers: list[Pushed | BaseException] = await asyncio.gather(*sent, return_exceptions=True)
@@ -220,14 +214,20 @@ class Horizon:
         return handles
 
     def prepare(
-        self, call: Call[R], place: Place = ALONE, *, parent: str | None = None
+        self, call: Call[R], place: Place = ALONE, loop: asyncio.AbstractEventLoop | None = None
     ) -> tuple[Travel, JobHandle[R]]:
-        """What would be pushed, and the handle on it. Nothing is sent."""
+        """What would be pushed, and the handle on it. Nothing is sent.
+
+        Args:
+            call: the job.
+            place: where in a larger whole it stands.
+            loop: of the handle; None for the running one.
+        """
         if not isinstance(call, Call):
             raise PayloadError(f"{call!r} cannot be pushed; build it by `job.make(...)`")
-        if parent is not None:
-            place = msgspec.structs.replace(place, parent=parent)
-        travel = self._packer.pack(call, self.broker(call.queue).now_ms(), place)
+        for hook in self.hooks.pushing:
+            call = hook(call)
+        travel = self._packer.pack(call, self.broker(call.queue, loop).now_ms(), place)
         queue, envelope = travel
         return travel, JobHandle(self, queue, envelope.id, call.definition)
 
@@ -339,9 +339,10 @@ class Horizon:
         given = self._connection
         return given if isinstance(given, Client) else DB.connection(given)
 
-    def broker(self, queue: str) -> Broker:
-        """The broker of a queue, for the running event loop."""
-        loop = asyncio.get_running_loop()
+    def broker(self, queue: str, loop: asyncio.AbstractEventLoop | None = None) -> Broker:
+        """The broker of a queue, for the running event loop, or for the one that is named."""
+        if loop is None:
+            loop = asyncio.get_running_loop()
         brokers = self._brokers.get(loop)
         if brokers is None:
             self._brokers = {known: item for known, item in self._brokers.items() if not known.is_closed()}

@@ -29,12 +29,12 @@ class Middleware:
     """
 
     def pushing(self, call: Call[Any]) -> Call[Any]:
-        """A job is about to be pushed. Returns the call, or a changed one, as `call.tags("web")`. An error stops the
-        push."""
+        """A job is about to be pushed, by whatever way. Returns the call, or a changed one, as `call.tags("web")`.
+        An error stops the push."""
         return call
 
     def pushed(self, call: Call[Any], handle: JobHandle[Any]) -> Any:
-        """A job was pushed."""
+        """A job was pushed, by itself or by `push_many`."""
 
     async def around(self, job: JobContext, proceed: Proceed) -> Any:
         """A job runs: `return await proceed()`, with what is to be before and after. An error counts as the job's."""
