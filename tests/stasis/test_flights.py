@@ -22,10 +22,16 @@ def url(redis: Client) -> str:
     return f"unix://{redis.settings.path}"
 
 
-@pytest.fixture(params=["redis", "tiered", "memory"])
+@pytest.fixture(params=["redis", "tiered", "memory", "cluster"])
 async def cache(request: pytest.FixtureRequest, redis: Client) -> AsyncIterator[Cache]:
-    async with Cache(request.param, connection=redis, fail_safe=PATIENT) as cache:
-        yield cache
+    if request.param != "cluster":
+        async with Cache(request.param, connection=redis, fail_safe=PATIENT) as cache:
+            yield cache
+        return
+    async with Client.from_url(request.getfixturevalue("cluster").url) as client:
+        await client.flushall()
+        async with Cache(connection=client, fail_safe=PATIENT) as cache:
+            yield cache
 
 
 class Slow:

@@ -20,10 +20,16 @@ from gravito.stasis import Cache, Event, Result
 ROUNDS = 100_000 if os.environ.get("GRAVITO_FULL") else 6_000
 
 
-@pytest.fixture(params=["redis", "tiered", "memory"])
+@pytest.fixture(params=["redis", "tiered", "memory", "cluster"])
 async def cache(request: pytest.FixtureRequest, redis: Client) -> AsyncIterator[Cache]:
-    async with Cache(request.param, connection=redis, fail_safe=PATIENT) as cache:
-        yield cache
+    if request.param != "cluster":
+        async with Cache(request.param, connection=redis, fail_safe=PATIENT) as cache:
+            yield cache
+        return
+    async with Client.from_url(request.getfixturevalue("cluster").url) as client:
+        await client.flushall()
+        async with Cache(connection=client, fail_safe=PATIENT) as cache:
+            yield cache
 
 
 async def test_a_flush_ends_what_bears_the_tag_and_nothing_else(cache: Cache) -> None:
