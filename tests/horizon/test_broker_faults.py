@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import sys
 from collections.abc import Iterator
@@ -178,6 +179,43 @@ async def test_a_fork_of_a_producer_is_a_producer_of_its_own(server: Control) ->
         await parent.push(Envelope("second", b""))
         assert (await child.push(Envelope("third", b""))).state == "new"
         assert (await parent.look("third")).state == "ready"
+
+
+async def test_connections_that_end_at_random_lose_no_job_and_run_none_twice(server: Control) -> None:
+    claims: dict[str, int] = {}
+    count = 3000
+
+    async def produce(broker: Broker) -> None:
+        for start in range(0, count, 50):
+            await broker.push_many([Envelope(f"{n}", b"", priority=n % 4) for n in range(start, start + 50)])
+            await asyncio.sleep(0)
+
+    async def work(client: Client, name: str) -> None:
+        broker, done = Broker(client, "q"), list[Done]()
+        while sum(claims.values()) < count or done:
+            step = await broker.step(name, done, 10)
+            assert step.refused == []
+            for job in step.claimed:
+                claims[job.id] = claims.get(job.id, 0) + 1
+            done = ended(step.claimed)
+
+    async def disturb(proxy: Proxy) -> None:
+        while True:
+            await asyncio.sleep(random.uniform(0.001, 0.02))
+            await asyncio.to_thread(proxy.reset)
+
+    with Proxy(server.port) as proxy:
+        async with Client.from_url(url(proxy.port)) as client:
+            fault = asyncio.ensure_future(disturb(proxy))
+            async with asyncio.timeout(60):
+                await asyncio.gather(produce(Broker(client, "q")), *[work(client, f"w{n}") for n in range(3)])
+            fault.cancel()
+            proxy.heal()
+            assert len(claims) == count
+            assert set(claims.values()) == {1}
+            totals = (await Broker(client, "q").sizes()).totals
+            assert totals == {"pushed": count, "ok": count}
+            assert proxy.connections > 3
 
 
 # -- workers that freeze -----------------------------------------------------------------------------------------
@@ -357,6 +395,28 @@ async def test_every_server_runs_every_script(redis_of: tuple[str, str]) -> None
         assert (await broker.sizes()).totals == {"pushed": 10, "ok": 9, "cancelled": 1}
         assert await broker.relay() == 0
         await broker.leave("w")
+        await broker.aclose()
+
+
+async def test_a_queue_needs_rights_on_its_own_keys_and_channels_only(redis_of: tuple[str, str]) -> None:
+    path, _name = redis_of
+    rights = "reset resetchannels on >secret ~horizon:* &horizon:* +@read +@write +@scripting +@pubsub +@connection +time"
+    with Redis(unix_socket_path=path) as plain:
+        plain.execute_command("ACL", "SETUSER", "jobs", *rights.split())
+    async with Client.from_url(f"unix://{path}", username="jobs", password="secret") as client:
+        broker = Broker(client, "q", lease_ms=60_000)
+        limits = (Limit("db", "concurrency", 1), Limit("api", "rate", 5, 1))
+        await broker.push_many(
+            [Envelope(f"{n}", b"", tenant="t", limits=limits, unique=f"u{n}") for n in range(3)]
+        )
+        waiting = asyncio.ensure_future(broker.result("0", 30))
+        await until(lambda: "0" in broker._endings._waiting)
+        jobs = (await broker.step("w", [], 10)).claimed
+        await broker.keep("w", jobs)
+        await broker.step("w", ended(jobs, record=b"r"), 0)
+        assert (await waiting).state == "ok"
+        assert set((await broker.cancel(["1", "2"])).values()) == {"cancelled"}
+        await broker.purge("done")
         await broker.aclose()
 
 
