@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 from tests.faults.control import Control
+from tests.faults.proxy import Proxy
 from tests.waiting import until
 
 from gravito import errors
 from gravito.atlas import Client
-from gravito.stasis import Cache, Event, FailSafe, StoreDownError
+from gravito.stasis import Cache, Event, FailSafe, StoreDownError, TieredStore
 
 
 @pytest.fixture
@@ -202,6 +203,29 @@ def test_settings_that_cannot_be(settings: dict[str, Any], field: str) -> None:
     with pytest.raises(errors.ConfigurationError, match=field) as raised:
         FailSafe(**settings)
     assert raised.value.field == field
+
+
+async def test_a_frozen_link_gives_nothing_older_than_the_heartbeat(server: Control) -> None:
+    heartbeat = 0.5
+    other = Client.from_url(f"redis://127.0.0.1:{server.port}")
+    with Proxy(server.port) as proxy:
+        async with other, Client.from_url(f"redis://127.0.0.1:{proxy.port}") as client:
+            cache = Cache(TieredStore(client, heartbeat=heartbeat))
+            assert await cache.put("k", "old", 600)
+            assert await cache.get("k") == "old"
+            proxy.swallow = {"down"}  # what the server announces is lost
+            assert await Cache(connection=other).put("k", "new", 600)
+            loop = asyncio.get_running_loop()
+            written, last_stale = loop.time(), 0.0
+            while loop.time() < written + 3 * heartbeat:
+                if await cache.get("k") == "old":
+                    last_stale = loop.time() - written
+                await asyncio.sleep(0.01)
+            assert last_stale <= heartbeat
+            proxy.heal()
+            proxy.reset()
+            await back(cache)
+            assert await cache.get("k") == "new"
 
 
 # -- the source fails ----------------------------------------------------------------------------------------
