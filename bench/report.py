@@ -5,34 +5,44 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from bench.caching.rows import CACHE_ROWS
+from bench.caching.rows import COLUMNS as CACHES
 from bench.contenders import MODULES, OURS
 from bench.limits import NAME as REDIS_BENCHMARK
 from bench.result import Result, RowResult
-from bench.targets import Verdict
 from gravito.cli.measure import Spread
 
-COLUMNS = (*MODULES, REDIS_BENCHMARK)
-MET = {True: "met", False: "NOT met", None: "not measured"}
+CLIENTS = (*MODULES, REDIS_BENCHMARK)
+OF_CACHES = frozenset(row.name for row in CACHE_ROWS)
+MET = {True: "met", False: "not met", None: "not measured"}
 COLOURS = {True: "green", False: "bold red", None: "yellow"}
 
 
 def show(result: Result, console: Console) -> None:
     """Print the machine, the figures, the judged targets and the notes."""
     console.print(machine_line(result), highlight=False)
-    console.print(_figures(result))
+    for rows, columns in _parts(result):
+        console.print(_figures(rows, columns))
     console.print(_verdicts(result))
     for note in _notes(result):
         console.print(f"- {note}", style="dim", highlight=False, markup=False)
 
 
 def markdown(result: Result) -> str:
-    """The README's table: figures, targets, machine."""
-    used = _used_columns(result)
-    lines = ["| work | " + " | ".join(used) + " | target |", "| --- |" + " --- |" * (len(used) + 1)]
+    """The README's tables: figures of clients, figures of caches, targets, machine."""
+    lines: list[str] = []
+    for rows, columns in _parts(result):
+        lines += ["| work | " + " | ".join(columns) + " |", "| --- |" + " --- |" * len(columns)]
+        for row in rows:
+            cells = [_plain(row, column) for column in columns]
+            lines.append(f"| {row.title} ({row.unit}) | " + " | ".join(cells) + " |")
+        lines.append("")
+    lines += ["| work | against, and aim | measured | |", "| --- | --- | --- | --- |"]
     for row in result.rows:
-        cells = [_plain(row, column) for column in used]
-        targets = "; ".join(_sentence(verdict) for verdict in row.verdicts)
-        lines.append(f"| {row.title} ({row.unit}) | " + " | ".join(cells) + f" | {targets} |")
+        lines += [
+            f"| {row.title} | {verdict.target.who} {verdict.target} | {verdict.text} | {MET[verdict.met]} |"
+            for verdict in row.verdicts
+        ]
     return "\n".join([*lines, "", machine_line(result), *(f"- {note}" for note in _notes(result))])
 
 
@@ -44,17 +54,29 @@ def machine_line(result: Result) -> str:
         f"{machine['date']}: {machine['cpu']}, {machine['cores']} cores, {machine['kernel']}, {machine['python']},"
         f" {machine['engine']} on loopback TCP, loop {machine['loop']}; pinned: {machine['pinning']}.\n"
         f"{packages}. Medians (lowest to highest) of {result.settings['repeat']} samples of"
-        f" {result.settings['seconds']:g} s taken in turn, text replies, values of 32 bytes."
+        f" {result.settings['seconds']:g} s taken in turn, text replies, values of 32 bytes; of caches, of 1 KB."
     )
 
 
-def _figures(result: Result) -> Table:
+def _parts(result: Result) -> list[tuple[list[RowResult], list[str]]]:
+    """The rows of clients and those of caches, each with the columns that have a figure."""
+    parts = []
+    for rows, columns in (
+        ([row for row in result.rows if row.name not in OF_CACHES], CLIENTS),
+        ([row for row in result.rows if row.name in OF_CACHES], CACHES),
+    ):
+        measured = {name.split(" (")[0] for row in rows for name in row.figures}
+        if rows:
+            parts.append((rows, [column for column in columns if column in measured]))
+    return parts
+
+
+def _figures(rows: list[RowResult], used: list[str]) -> Table:
     table = Table(title="figures: median, and lowest to highest", show_lines=True)
     table.add_column("work")
-    used = _used_columns(result)
     for column in used:
         table.add_column(column, justify="right", style="bold" if column == OURS else "")
-    for row in result.rows:
+    for row in rows:
         table.add_row(f"{row.title}\n[dim]{row.unit}[/]", *(_rich(row, column) for column in used))
     return table
 
@@ -74,11 +96,6 @@ def _verdicts(result: Result) -> Table:
             word = f"[{COLOURS[verdict.met]}]{MET[verdict.met]}[/]"
             table.add_row(row.title, verdict.target.who, str(verdict.target), verdict.text, word)
     return table
-
-
-def _used_columns(result: Result) -> list[str]:
-    measured = {name.split(" (")[0] for row in result.rows for name in row.figures}
-    return [column for column in COLUMNS if column in measured]
 
 
 def _ways(row: RowResult, column: str) -> dict[str, Spread]:
@@ -110,10 +127,6 @@ def _plain(row: RowResult, column: str) -> str:
 
 def _number(figure: float) -> str:
     return f"{figure:,.0f}" if figure >= 100 else f"{figure:.1f}"
-
-
-def _sentence(verdict: Verdict) -> str:
-    return f"{verdict.target.who} {verdict.target}: {verdict.text}, {MET[verdict.met]}"
 
 
 def _notes(result: Result) -> list[str]:

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bench import cluster, limits, programs
+from bench.caching import rows as caching
+from bench.caching.rows import CACHE_ROWS, CacheRow
 from bench.cluster import CLUSTER_ROWS, ClusterRow
 from bench.contenders import OURS, Contender, open_all
 from bench.engine import Running, running
@@ -20,7 +22,7 @@ from bench.result import Result, RowResult
 from bench.work import ROWS, Address, Row, Works, fill
 from gravito.cli.measure import Race
 
-ROW_NAMES = tuple(row.name for row in (*ROWS, *CLUSTER_ROWS, *PROGRAM_ROWS))
+ROW_NAMES = tuple(row.name for row in (*ROWS, *CLUSTER_ROWS, *CACHE_ROWS, *PROGRAM_ROWS))
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ async def _run(plan: Plan, engine: Running, console: Console) -> Result:
                 if row.name in plan.rows:
                     result.rows.append(await _rate_row(row, plan, contenders, address, progress))
             await _cluster_rows(plan, contenders.get(OURS), result, progress)
+            await _cache_rows(plan, address, result, progress)
             for program_row in PROGRAM_ROWS:
                 if program_row.name in plan.rows:
                     result.rows.append(await _program_row(program_row, plan, address, progress))
@@ -94,7 +97,17 @@ async def _cluster_rows(plan: Plan, single: Contender | None, result: Result, pr
             result.rows.append(await _raced(row, row.works(clients, single), plan, progress))
 
 
-async def _raced(row: Row | ClusterRow, works: Works, plan: Plan, progress: Progress) -> RowResult:
+async def _cache_rows(plan: Plan, address: Address, result: Result, progress: Progress) -> None:
+    rows = [row for row in CACHE_ROWS if row.name in plan.rows]
+    if not rows:
+        return
+    async with caching.opened(address) as (caches, left_out):
+        result.notes += [caching.NOTE, *(f"{name}: {why}" for name, why in left_out.items())]
+        for row in rows:
+            result.rows.append(await _raced(row, row.works(caches), plan, progress))
+
+
+async def _raced(row: Row | ClusterRow | CacheRow, works: Works, plan: Plan, progress: Progress) -> RowResult:
     race = Race(works, plan.seconds, plan.repeat)
     figures = await race.run(_step(progress, row.title, plan.repeat * len(works)))
     return RowResult(row.name, row.title, row.unit, figures, race.failures)

@@ -1,0 +1,1 @@
+"""The caches that are compared, one module each, and their rows."""
