@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final, Literal
 
@@ -86,6 +86,8 @@ class Broker:
         self._prefix = prefix
         self._patience = patience
         self._caller = Caller(client, self.keys, patience, None if allow_eviction else queue)
+        # The server's clock in ms, as its last answer told it. Called for each job, so there is nothing between.
+        self.now_ms: Callable[[], int] = self._caller.now_ms
         self._pusher = Pusher(self._caller)
         self._endings = Endings(client, self.keys, self._caller)
         self._relay = Relay(queue, self._caller, self._other)
@@ -97,10 +99,6 @@ class Broker:
 
     def __repr__(self) -> str:
         return f"<Broker {self.queue} at {self.client.settings.address}>"
-
-    def now_ms(self) -> int:
-        """The server's clock as its last answer told it; this machine's before the first."""
-        return self._caller.now_ms()
 
     # -- producers -------------------------------------------------------------------------------------------
 
@@ -298,6 +296,11 @@ class Broker:
     async def resume(self) -> None:
         """Let workers claim again."""
         await self._caller.run("conf", ("paused", False))
+
+    async def travel(self, ms: int) -> int | None:
+        """Move the queue on in time, for tests; when the next delayed job is due then."""
+        _, due = await self._caller.run("travel", (ms,))
+        return None if due < 0 else int(due)
 
     async def sizes(self) -> Sizes:
         """How many jobs are where."""

@@ -43,6 +43,9 @@ from gravito.horizon.settings import HorizonSettings
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from gravito.horizon.testing import Fake
+    from gravito.horizon.worker import Tally
+
 __all__ = ["Horizon"]
 
 P = ParamSpec("P")
@@ -89,6 +92,7 @@ class Horizon:
         self._providers = Providers()
         self._on_startup: list[_HOOK] = []
         self._on_shutdown: list[_HOOK] = []
+        self.faked: Fake | None = None  # stands in for the queues, in tests
         self._started = 0  # startups less shutdowns
         self._upkeep: asyncio.Task[None] | None = None  # while started
         # per event loop, since a broker's futures belong to one
@@ -331,6 +335,25 @@ class Horizon:
         if first is not None:
             raise first
 
+    # -- tests of the application ----------------------------------------------------------------------------
+
+    def fake(self) -> Fake:
+        """For tests: `with horizon.fake() as queue:` records what is pushed and sends nothing; see `Fake`."""
+        from gravito.horizon.testing import Fake  # noqa: PLC0415  # only tests need it
+
+        return Fake(self)
+
+    async def work(self, *queues: str, everything: bool = False) -> Tally:
+        """For tests: run what there is to run, in this process, until nothing is ready; see `testing.burst`.
+
+        Args:
+            *queues: of these; none for all.
+            everything: jobs that are due later, too; time is moved on to each.
+        """
+        from gravito.horizon.testing import burst  # noqa: PLC0415  # only tests need it
+
+        return await burst(self, queues or None, everything=everything)
+
     # -- what the parts of the room need ---------------------------------------------------------------------
 
     @property
@@ -341,6 +364,8 @@ class Horizon:
 
     def broker(self, queue: str, loop: asyncio.AbstractEventLoop | None = None) -> Broker:
         """The broker of a queue, for the running event loop, or for the one that is named."""
+        if self.faked is not None:
+            return self.faked.broker(queue)
         if loop is None:
             loop = asyncio.get_running_loop()
         brokers = self._brokers.get(loop)
