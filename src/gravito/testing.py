@@ -1,7 +1,7 @@
 """Helpers for tests: a scripted RESP peer, an encoder of replies, and pytest fixtures on the embedded engine.
 
 The fixtures are `gravito_engine` (one private engine for the whole run), `redis` (a client on its empty
-database) and `gravito_protocol` (its RESP version). Take them with `pytest_plugins = ["gravito.testing"]` in the top-level `conftest.py`. Everything else
+database), `gravito_cache` (a cache on that, and the default one) and `gravito_protocol` (the RESP version). Take them with `pytest_plugins = ["gravito.testing"]` in the top-level `conftest.py`. Everything else
 here works without pytest.
 """
 
@@ -20,6 +20,7 @@ import hiredis
 if TYPE_CHECKING:
     from gravito.atlas.client import Client
     from gravito.atlas.embedded import Engine
+    from gravito.stasis import Cache
 
 __all__ = ["CUT", "SILENCE", "Attribute", "Push", "Raw", "ScriptedPeer", "Simple", "Verbatim", "reply"]
 
@@ -276,7 +277,7 @@ try:
 except ImportError:  # an application's own tests may use another runner
     pass
 else:
-    __all__ += ["gravito_engine", "gravito_protocol", "redis"]
+    __all__ += ["gravito_cache", "gravito_engine", "gravito_protocol", "redis"]
 
     @pytest.fixture(scope="session")
     def gravito_engine() -> Iterator[Engine]:
@@ -304,6 +305,18 @@ else:
         client = Client.from_url(f"unix://{path}", protocol=gravito_protocol)
         yield client
         _close(client)
+
+    @pytest.fixture  # not `cache`, which is pytest's own
+    def gravito_cache(redis: Client) -> Iterator[Cache]:
+        """An empty cache, which is the default one for the test: decorators and integrations use it too."""
+        from gravito.stasis import Cache, set_default_cache  # noqa: PLC0415  # only who asks for it
+
+        made = Cache(connection=redis)
+        set_default_cache(made)
+        yield made
+        set_default_cache(None)
+        if "_core" in made.__dict__:  # the loop is closed already: nothing is reported, and nothing held
+            made._core.tallies.close()
 
 
 def empty(path: str) -> None:

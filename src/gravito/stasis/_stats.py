@@ -83,6 +83,8 @@ class Tallies:
 
     def named(self, template: str) -> Counts:
         """The counters of a template."""
+        if self._timer is None and self._report is not None:
+            self._arm()
         counts = self._counts.get(template)
         if counts is None:
             if len(self._counts) >= MOST_TEMPLATES:
