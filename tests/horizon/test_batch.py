@@ -141,6 +141,16 @@ async def test_jobs_that_ended_without_a_word_are_found(horizon: Horizon, jobs: 
     assert await horizon.client.zcard("horizon:batches") == 0
 
 
+async def test_a_large_batch_is_looked_through_in_parts(
+    horizon: Horizon, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_batches, "_SAMPLE", 4)
+    handle = await horizon.batch([jobs.work.make(n) for n in range(10)]).push()
+    await horizon.broker("default").purge("ready")
+    seen = [(await horizon.batches.reconcile(handle.id)).left for _ in range(3)]
+    assert seen == [6, 2, 0]
+
+
 async def test_a_worker_looks_after_open_batches(
     horizon: Horizon, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:

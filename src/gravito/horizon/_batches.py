@@ -35,6 +35,7 @@ _TEXT: Final = (Path(__file__).parent / "scripts" / "batch.lua").read_text("utf-
 _KEPT: Final = 7 * 86_400  # seconds that a batch is remembered after its last change
 _LISTED: Final = 10_000  # batches that readers find by leafing
 _LOOK_AGAIN: Final = 5.0  # seconds; whoever waits asks so often, should a message be lost
+_SAMPLE: Final = 200  # jobs that are looked at in one go, however large the batch
 _SWEEP: Final = 30.0  # seconds, about, between two looks at the batches that are open
 _note = msgspec.msgpack.Decoder(tuple[str, str, str]).decode
 _travel = msgspec.msgpack.Decoder(tuple[str, Envelope]).decode
@@ -212,15 +213,16 @@ class Batches:
                 await client.zrem(self._open, batch_id)
 
     async def reconcile(self, batch_id: str) -> BatchStatus:
-        """Find jobs that have ended without a note, and do what is owed."""
+        """Find jobs that have ended without a note, among some of those that are left, and do what is owed."""
         answer = await self._run(batch_id, "look")
         if answer is None:
             raise self._unknown(batch_id)
         if "sealed" in _pairs(answer[0]):  # before, jobs that nobody knows may be on their way
-            for queue, ids in (await self._left(batch_id)).items():
+            for queue, ids in (await self._left(batch_id, _SAMPLE)).items():
                 broker = self._horizon.broker(queue)
-                await broker.relay()  # afterwards, a job without a record has no note under way either
                 looks = await asyncio.gather(*[broker.look(job_id) for job_id in ids])
+                # The note of a job that is unknown by now, if there is one, arrives first, and the first word counts.
+                await broker.relay()
                 states = {**_COUNTED, "unknown": "lost"}
                 ended = [(look.id, states[look.state]) for look in looks if look.state in states]
                 if ended:
@@ -254,9 +256,15 @@ class Batches:
         _, envelope = _payload.depart(travel, broker.now_ms())
         await broker.push(envelope)
 
-    async def _left(self, batch_id: str) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
-        for job_id, queue in (await self._bytes().hgetall(self._keys(batch_id)[1])).items():
+    async def _left(self, batch_id: str, most: int | None = None) -> dict[str, list[str]]:
+        """Ids by queue; `most`: some of them, others each time."""
+        key, found = self._keys(batch_id)[1], dict[str, list[str]]()
+        if most is None:
+            left = (await self._bytes().hgetall(key)).items()
+        else:
+            flat = await self._bytes().hrandfield(key, most, withvalues=True) or []
+            left = zip(flat[::2], flat[1::2], strict=True) if flat and isinstance(flat[0], bytes) else flat
+        for job_id, queue in left:
             found.setdefault(queue.decode(), []).append(job_id.decode())
         return found
 
