@@ -83,12 +83,12 @@ class Caller:
         self._patience = patience
         self._guarded = guarded
         self._known = False  # the queue is in the list of queues
-        self._offset: float | None = None  # server's ms less our monotonic ones; None before its first answer
+        self._opened = False  # the server has told its time, and that it keeps jobs
+        # Server's ms less our monotonic ones; this machine's before the server's first answer.
+        self._offset = (time.time() - time.monotonic()) * 1000
 
     def now_ms(self) -> int:
         """The server's clock as its last answer told it; this machine's before the first."""
-        if self._offset is None:
-            return int(time.time() * 1000)
         return int(self._offset + time.monotonic() * 1000)
 
     async def ready(self) -> None:
@@ -97,7 +97,7 @@ class Caller:
         Raises:
             ConfigurationError: it may.
         """
-        if self._offset is not None:
+        if self._opened:
             return
         now, policy, limit = await self._send("open", (), (), (), self._patience)
         if self._guarded is not None and policy.startswith(b"allkeys") and limit != b"0":
@@ -108,6 +108,7 @@ class Caller:
                 value=policy.decode(),
                 allowed="noeviction, or a volatile- policy",
             )
+        self._opened = True
         self._told(now)
 
     def _told(self, now: int) -> None:
@@ -128,7 +129,7 @@ class Caller:
         Raises:
             GravitoError: what the server said, or why it could not be reached in time.
         """
-        if self._offset is None:
+        if not self._opened:
             await self.ready()
         if not self._known and name in _ENLIST:
             await self._enlist()
