@@ -23,6 +23,7 @@ _COMMANDS = {  # name, which is the module's and the function's too -> the first
 
 
 _GROUPS: dict[str, str] = {  # as above, for modules whose `app` has commands of its own
+    "cache": "Caches: statistics, and invalidation.",
     "horizon": "Workers of the job queue, and its jobs.",
     "schedule": "Schedules: list, run and fire them.",
 }
