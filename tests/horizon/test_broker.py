@@ -346,6 +346,18 @@ async def test_a_unique_key_outlasts_a_retry_and_is_free_after_death_and_cancell
     assert (await broker.push(Envelope("c", b"", unique="k"))) == Pushed("a", "unique")
 
 
+async def test_dead_jobs_that_are_kept_out_do_not_hold_up_the_others(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gravito.horizon._broker._AT_ONCE", 2)
+    await broker.push_many([Envelope(f"{n}", b"", unique=f"k{n % 4}" if n < 4 else None) for n in range(9)])
+    for job in await claim(broker):
+        await finish(broker, [job], "dead")
+    await broker.push_many([Envelope(f"new{n}", b"", unique=f"k{n}") for n in range(4)])
+    back, held = await broker.retry()
+    assert (sorted(back), sorted(held)) == (list("45678"), list("0123"))
+
+
 async def test_a_unique_key_is_held_for_its_time_at_most(broker: Broker) -> None:
     await broker.push(Envelope("a", b"", unique="k", unique_for=20))
     assert (await broker.push(Envelope("b", b"", unique="k"))).state == "unique"

@@ -32,9 +32,8 @@ __all__ = ["Broker", "Retention"]
 _CRASHES: Final = 3  # claims whose worker went silent, until the job is given up
 _SWEEP_EVERY: Final = 3  # of a worker's calls of `keep`; it is for tokens that were lost with a worker
 _PRUNE_EVERY: Final = 30
-_AT_ONCE: Final = (
-    250  # jobs that one call of `purge`, `retry` or `cancel` moves: the server does nothing else meanwhile
-)
+# Jobs that one call of `purge`, `retry` or `cancel` moves: the server does nothing else meanwhile.
+_AT_ONCE: Final = 250
 _MINUTE: Final = 60_000  # ms
 _HOUR: Final = 60 * _MINUTE
 _HOURS_AT_ONCE: Final = 200  # whose counters one call of `roll` adds up; more than are kept
@@ -250,10 +249,10 @@ class Broker:
         held: list[str] = []
         line = None if ids is None else iter(ids)
         while (part := None if line is None else list(islice(line, _AT_ONCE))) is None or part:
-            _, some, others, _left = await self._caller.run("retry", (part, _AT_ONCE))
+            _, some, others, _left = await self._caller.run("retry", (part, _AT_ONCE, len(held)))
             back += _texts(some)
             held += _texts(others)
-            if part is None and not some:
+            if part is None and not some and not others:
                 break
         return back, held
 

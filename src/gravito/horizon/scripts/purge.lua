@@ -21,7 +21,7 @@ if part == 'ready' then
   drawn(fair, 2)
   each('SREM', GONE, ids)
 elseif part == 'delayed' then
-  local members = call('ZRANGE', DELAYED, 0, most - 1)
+  local members = call('ZRANGE', DELAYED, 0, most - 1 + (call('HGET', LIMITS, 'waits') or 0))
   for i = #members, 1, -1 do
     if sub(members[i], 1, 1) == 'L' then table.remove(members, i) end -- parked jobs still need it
   end

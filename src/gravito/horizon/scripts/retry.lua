@@ -1,9 +1,10 @@
 -- Bring dead jobs back to their lines, with their tries forgotten.
 --
--- KEYS: see common.lua. ARGV[1]: {ids, most}; without ids the dead that died first, `most` of them.
+-- KEYS: see common.lua. ARGV[1]: {ids, most, skip}; without ids the dead that died first, `most` of them behind the
+-- first `skip`.
 -- Result: {now ms, ids that are back, ids that another job's unique key keeps out, dead jobs that are left}.
 
-local ids = arg[1] or call('ZRANGE', DEAD, 0, arg[2] - 1)
+local ids = arg[1] or call('ZRANGE', DEAD, arg[3], arg[3] + arg[2] - 1)
 local back_again, held_out = {}, {}
 
 local function revive(id)
