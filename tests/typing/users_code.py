@@ -6,6 +6,8 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any, assert_type
 
+import msgspec
+
 from gravito import errors
 from gravito.atlas import (
     DB,
@@ -20,6 +22,15 @@ from gravito.atlas import (
     Settings,
     Subscription,
     Timeouts,
+)
+from gravito.stasis import (
+    Cache,
+    Lease,
+    Result,
+    SyncCache,
+    cached,
+    default_cache,
+    set_default_cache,
 )
 from gravito.testing import ScriptedPeer, reply
 
@@ -115,3 +126,54 @@ async def helpers() -> None:
         assert_type(peer.url, str)
         assert_type(await peer.received(1), list[list[bytes]])
     assert_type(reply([1, "a"]), bytes)
+
+
+class User(msgspec.Struct):
+    id: int
+
+
+@cached(ttl=300, key="user:{user_id}", tags=["team:{team_id}"], early=0.2, stale=600)
+async def load_user(user_id: int, team_id: int = 7) -> User:
+    return User(user_id)
+
+
+@cached(60)
+async def adaptive(n: int) -> Result[list[int]]:
+    return Result([n], ttl=n)
+
+
+class Repository:
+    @cached(60, "each:{self.name}:{n}")
+    async def each(self, n: int, *, deep: bool = False) -> str:
+        return str(n)
+
+
+async def decorated(repository: Repository) -> None:
+    assert_type(await load_user(1), User)
+    assert_type(await load_user(user_id=1, team_id=2), User)
+    assert_type(await load_user.refresh(1), User)
+    assert_type(await load_user.peek(1), User | None)
+    assert_type(await load_user.forget(1), bool)
+    assert_type(await load_user.put(User(1), 1), bool)
+    assert_type(load_user.key(1), str)
+    assert_type(await adaptive(1), list[int])
+    assert_type(await repository.each(1, deep=True), str)
+    assert_type(await repository.each.forget(1), bool)
+    assert_type(await repository.each.peek(n=1), str | None)
+    await load_user("1")  # type: ignore[arg-type]  # is told
+    await load_user.forget()  # type: ignore[call-arg]  # likewise
+    await load_user.put("no user", 1)  # type: ignore[arg-type]  # likewise
+    await repository.each()  # type: ignore[call-arg]  # likewise
+
+
+def synchronous(cache: Cache) -> None:
+    assert_type(cache.sync, SyncCache)
+    assert_type(cache.sync.put("k", 1, ttl=60), bool)
+    assert_type(cache.sync.many(["k"]), dict[str, Any])
+    assert_type(cache.sync.increment("n", 2), int)
+    cache.sync.tags("a").flush()
+    cache.sync.put("k")  # type: ignore[call-arg]  # is told
+    with cache.sync.lock("l") as lease:
+        assert_type(lease, Lease)
+    set_default_cache(cache)
+    assert_type(default_cache(), Cache)
