@@ -60,11 +60,11 @@ async def test_two_processes_whose_clocks_are_a_minute_apart(redis: Client) -> N
         ]
         for each in workers:
             await each.go()
-        told = [await asyncio.wait_for(each.says(), seconds + 30) for each in workers]
+        told = [await each.says(seconds + 30) for each in workers]
     starts = [int(start) for start in await redis.lrange("starts", 0, -1)]
     for each in told:
         assert each["misses"] == 0  # after the first call nobody waited for the factory
-        assert each["values"] == sorted(each["values"])
+        assert not each["backward"]
     assert len(starts) >= 3
     # one run at a time, and none before the value of the last one was no longer fresh
     assert all(later - earlier >= (cost + fresh) * 1000 - 1 for earlier, later in pairwise(starts))
