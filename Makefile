@@ -31,6 +31,8 @@ help:
 
 demo: $(VENV)/.installed
 	@$(BIN)/gravito demo $(ARGS)
+	@echo; echo "The queue: gravito horizon demo"
+	@$(BIN)/gravito horizon demo
 
 test: lint types
 	@$(BIN)/python -m pytest $(ARGS)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from gravito.cli import _horizon_change, _horizon_read, schedule
 from gravito.cli._target import HELP, load
 from gravito.cli._work import Work, run_supervisor, run_worker
 
@@ -76,3 +77,27 @@ def work(
     if balance and processes < len(names):
         raise typer.BadParameter(f"--balance needs a process for each of the {len(names)} queues")
     run_supervisor(load(target), settings, processes, balance=balance, reload=reload)
+
+
+@app.command()
+def demo(
+    jobs: Annotated[int, typer.Option("--jobs", min=100, max=1_000_000, help="How many jobs.")] = 20_000,
+    processes: Annotated[int, typer.Option("--processes", "-p", min=1, max=64, help="Worker processes.")] = 3,
+) -> None:
+    """See the queue at work: many jobs, some of which fail, and a worker that is killed. None is lost.
+
+    Needs no server, touches none that is there, and leaves nothing behind. Ends with the tally of all jobs; the exit
+    status is 1 if one was lost.
+
+    Example: gravito horizon demo
+    """
+    from gravito.cli._horizon_demo import run  # noqa: PLC0415  # it brings rich's live views
+
+    raise typer.Exit(run(jobs, processes))
+
+
+for _name in _horizon_read.__all__:
+    app.command(_name)(getattr(_horizon_read, _name))
+for _name in _horizon_change.__all__:
+    app.command(_name)(getattr(_horizon_change, _name))
+app.add_typer(schedule.app, name="schedule")
