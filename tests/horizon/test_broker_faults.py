@@ -121,6 +121,47 @@ async def test_a_finish_whose_answer_is_lost_is_accepted_once(server: Control) -
             assert proxy.connections > 1
 
 
+async def test_a_step_that_was_given_up_is_made_up_for_by_the_next(server: Control) -> None:
+    with Proxy(server.port) as proxy:
+        async with (
+            Client.from_url(url(proxy.port)) as client,
+            Client.from_url(url(server.port)) as plain,
+        ):
+            broker, other = Broker(client, "q", patience=0.1), Broker(plain, "q")
+            await other.push_many([Envelope(f"{n}", b"") for n in range(10)])
+            first = (await broker.step("w", [], 4)).claimed
+            proxy.allow(0, "hold")
+            with pytest.raises(errors.TimeoutError):
+                await broker.step("w", ended(first[:2]), 3)
+            assert (await other.sizes()).running == 5  # it was carried out
+            proxy.release()
+            step = await broker.step("w", ended(first), 5)
+            assert step.refused == []
+            assert [job.id for job in step.claimed] == [str(n) for n in range(4, 9)]
+            await broker.step("w", ended(step.claimed), 0)
+            sizes = await other.sizes()
+            assert (sizes.totals, sizes.running, sum(sizes.ready)) == ({"pushed": 10, "ok": 9}, 0, 1)
+
+
+async def test_a_step_whose_caller_was_cancelled_is_made_up_for_too(server: Control) -> None:
+    with Proxy(server.port) as proxy:
+        async with (
+            Client.from_url(url(proxy.port)) as client,
+            Client.from_url(url(server.port)) as plain,
+        ):
+            broker, other = Broker(client, "q"), Broker(plain, "q")
+            await other.push_many([Envelope(f"{n}", b"") for n in range(3)])
+            await broker.step("w", [], 0)
+            proxy.allow(0, "hold")
+            lost = asyncio.ensure_future(broker.step("w", [], 2))
+            while (await other.sizes()).running < 2:  # noqa: ASYNC110  # the server sets no event
+                await asyncio.sleep(0)
+            lost.cancel()
+            proxy.release()
+            step = await broker.step("w", [], 3)
+            assert [(job.id, job.crashes) for job in step.claimed] == [("0", 0), ("1", 0), ("2", 0)]
+
+
 async def test_counters_count_a_repeated_step_once(server: Control) -> None:
     with Proxy(server.port) as proxy:
         async with Client.from_url(url(proxy.port)) as client:

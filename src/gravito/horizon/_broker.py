@@ -8,7 +8,6 @@ an accepted push is, is the server's matter: its append-only file, its replicas.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final, Literal
@@ -17,14 +16,14 @@ import msgspec
 
 from gravito import errors
 from gravito.atlas.client import Client
-from gravito.horizon._counters import fields
 from gravito.horizon._endings import Endings
 from gravito.horizon._keys import Keys
 from gravito.horizon._messages import Claimed, Done, Envelope, Kept, Look, Pushed, Sizes, Step
-from gravito.horizon._pack import check, completions, raw
+from gravito.horizon._pack import check, raw
 from gravito.horizon._pusher import Pusher
 from gravito.horizon._relay import Note, Relay
 from gravito.horizon._scripts import Caller
+from gravito.horizon._steps import Steps
 from gravito.horizon._turns import Together
 
 __all__ = ["Broker", "Retention"]
@@ -91,9 +90,7 @@ class Broker:
         self._endings = Endings(client, self.keys, self._caller)
         self._relay = Relay(queue, self._caller, self._other)
         self._looks = Together(self._look_at)
-        self._serials: dict[str, int] = {}  # of each worker's steps
-        # Of each worker and fence, the jobs that it has: one lease covers those of a claim.
-        self._open: defaultdict[str, dict[int, set[str]]] = defaultdict(dict)
+        self._steps = Steps(self._caller, self.keys, lease_ms, self.retention.done, self._relay.start)
         self._kept: dict[str, int] = {}  # how often each worker called `keep`
 
     def __repr__(self) -> str:
@@ -131,24 +128,10 @@ class Broker:
             want: jobs to claim at most.
 
         Raises:
-            GravitoError: the server could not be reached in time, or refused. Whether the completions were accepted
-                is then unknown; the leases tell.
+            GravitoError: the server could not be reached in time, or refused. Hand the completions in again with the
+                next step: it repeats this one, so none is lost, none refused for that, and no claimed job forgotten.
         """
-        await self._caller.ready()
-        serial = self._serials[worker] = self._serials.get(worker, 0) + 1
-        ended = completions(done, fields, self.queue, self._closed(worker, done)) if done else None
-        args = (worker, serial, self.lease_ms, want, self.retention.done, ended)
-        minute = self.keys.minute(self.now_ms() // _MINUTE)
-        reply = await self._caller.run("step", args, minute)
-        if len(reply) < 2:
-            raise errors.HorizonError(f"worker {worker}: a later step came first; is its id used twice?")
-        now, due, fence, ids, bodies, odd, refused, outbox = reply
-        if outbox:
-            self._relay.start()
-        claimed = _claimed(fence, ids, bodies, odd) if bodies else []
-        if claimed:
-            self._open[worker][fence] = {job.id for job in claimed}
-        return Step(now, None if due < 0 else due, claimed, refused.decode().split())
+        return await self._steps.step(worker, done, want)
 
     async def keep(self, worker: str, running: Sequence[Claimed]) -> Kept:
         """Renew the leases of running jobs and do the queue's housekeeping; about once a second, busy or idle.
@@ -179,8 +162,7 @@ class Broker:
 
     async def leave(self, worker: str) -> None:
         """A worker ends: nothing of its own stays on the server. Jobs that it has not released come back later."""
-        self._serials.pop(worker, None)
-        self._open.pop(worker, None)
+        self._steps.forget(worker)
         self._kept.pop(worker, None)
         await self._caller.run("leave", ([worker], []))
 
@@ -337,38 +319,12 @@ class Broker:
 
     # -- parts -----------------------------------------------------------------------------------------------
 
-    def _closed(self, worker: str, done: Sequence[Done]) -> list[int]:
-        """Fences of claims whose jobs have all been handed in now: their leases can go."""
-        claims, closed = self._open[worker], []
-        for one in done:
-            jobs = claims.get(one.fence)
-            if jobs is not None:
-                jobs.discard(one.id)
-                if not jobs:
-                    del claims[one.fence]
-                    closed.append(one.fence)
-        return closed
-
     def _other(self, queue: str) -> Caller:
         return Caller(self.client, Keys(queue, self._prefix, self.client.settings.key_prefix), self._patience)
 
     async def _look_at(self, ids: list[str]) -> list[Look]:
         _, found = await self._caller.run("look", (ids,))
         return [_look(job_id, *parts) for job_id, parts in zip(ids, found, strict=True)]
-
-
-def _claimed(fence: int, ids: bytes, bodies: list[bytes | None], odd: list[Any]) -> list[Claimed]:
-    names = ids.decode().split(" ")
-    pairs = zip(names, bodies, strict=True)
-    if not odd:  # a body that is gone was cancelled before this answer was repeated
-        return [Claimed(name, fence, 1, 0, body) for name, body in pairs if body is not None]
-    tries = {at: rest for at, *rest in zip(*[iter(odd)] * 4, strict=True)}
-    claimed = []
-    for at, (name, body) in enumerate(pairs):
-        failed, crashes, note = tries.get(at, (0, 0, b""))
-        if body is not None:
-            claimed.append(Claimed(name, fence, failed + 1, crashes, body, note or None))
-    return claimed
 
 
 def _look(job_id: str, state: bytes, body: bytes, record: bytes, tries: bytes, *rest: bytes) -> Look:

@@ -20,7 +20,7 @@ from gravito.atlas.client import Client
 from gravito.atlas.wire.resp import error_from
 from gravito.horizon._keys import Keys
 
-__all__ = ["Caller", "Source"]
+__all__ = ["PASSING", "Caller", "Source"]
 
 _FOLDER: Final = Path(__file__).parent / "scripts"
 _BASE: Final = 0.02  # seconds; the first pause before a repetition
@@ -28,7 +28,7 @@ _CAP: Final = 0.5  # no pause is longer, so that a queue goes on soon after its 
 _encode = msgspec.msgpack.Encoder().encode
 
 # What may pass by itself. A script is safe to repeat, so a lost answer is no reason to give up either.
-_PASSING: Final = (
+PASSING: Final = (
     errors.ConnectionError,
     errors.TimeoutError,
     errors.ReadOnlyError,
@@ -161,7 +161,7 @@ class Caller:
                 continue
             except errors.GravitoError as raw:
                 error = self._clear(raw, name)
-                if not isinstance(error, _PASSING) or isinstance(error, _FINAL) or loop.time() >= end:
+                if not isinstance(error, PASSING) or isinstance(error, _FINAL) or loop.time() >= end:
                     raise error from (raw if error is not raw else raw.__cause__)
             call = ("EVALSHA", script.sha, *tail)
             attempt += 1
