@@ -442,6 +442,23 @@ async def test_kept_for_tells_how_long_a_copy_is_kept(client: Client, other: Cli
     await until(lambda: tracked.kept_for("brief") is None)
 
 
+async def test_at_hand_gives_what_is_kept_of_all_keys_or_nothing(client: Client, other: Client) -> None:
+    tracked = client.tracked()
+    await client.mset({"a": "1", "b": "2"})
+    assert tracked.at_hand(["a"]) is None
+    await tracked.mget("a", "none")
+    values, sent = await asked(client, lambda: _told(tracked.at_hand(["none", "a"])))
+    assert values == [None, "1"]
+    assert sent == 0
+    assert tracked.at_hand(["a", "b"]) is None
+    assert tracked.with_options(decode_responses=False).at_hand(["a"]) is None  # text is kept, not bytes
+    await foreign(client, other.set("a", "new"))
+    assert tracked.at_hand(["a"]) is None
+    await client.set("a", "3", px=50)
+    await tracked.get("a")
+    await until(lambda: tracked.at_hand(["a"]) is None)
+
+
 async def _told(value: Any) -> Any:
     return value
 

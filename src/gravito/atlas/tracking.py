@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from asyncio import get_running_loop
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -94,6 +94,32 @@ class Tracked(Client):
             """
             names = [*([keys] if isinstance(keys, (str, bytes, bytearray, memoryview)) else keys), *args]
             return self._send(self._specs["MGET"], ("MGET", *names), None, self._text)
+
+    def at_hand(self, names: Iterable[str]) -> list[Any] | None:
+        """What `get` would give of some keys, if every one of them is kept here. Nothing is awaited or sent.
+
+        Args:
+            names: the keys.
+
+        Returns:
+            The values in that order, None for a key without one. None instead of a list if one would have to be asked
+            for.
+        """
+        shelves, shelf = self._here
+        if shelves is None or get_running_loop() is not shelves.loop:
+            return None
+        now = monotonic()
+        values = []
+        try:
+            for name in names:
+                kept = shelf[name]
+                if now >= kept.until or now >= kept.keeper.confirmed:
+                    return None
+                kept.hits += 1
+                values.append(kept.value)
+        except KeyError:
+            return None
+        return values
 
     def kept_for(self, name: str) -> float | None:
         """For how long the value that `get` and `mget` give of a key is kept here still, unless it changes.

@@ -115,7 +115,7 @@ class Computed(Atomic):
         self._policies[known] = policy
 
     async def _remember(self, key: str, policy: Policy, factory: Factory | None) -> Any:
-        entry = self._entry(key)
+        entry, keys = self._seek(key)
         if not callable(factory):
             raise errors.ConfigurationError(
                 f"{key!r}: the factory is {factory!r}; give a function without arguments", field="factory"
@@ -131,7 +131,11 @@ class Computed(Atomic):
                 found = await self._aged(entry, await look(core, self._scope, entry, self._tags, timed=True))
             else:
                 plan = core.plans_of.get(entry) or self._plan
-                replies = await guard.within(core.store.read((entry, *plan.keys)))
+                if plan is not self._plan:
+                    keys = (entry, *plan.keys)
+                replies = core.at_hand(keys) if core.at_hand is not None else None
+                if replies is None:
+                    replies = await guard.within(core.store.read(keys))
                 raw = replies[0]
                 if raw is not None and plan.matches(raw, replies):
                     value = core.codec.decode(raw, entry, policy.type, at=plan.body)
@@ -142,7 +146,7 @@ class Computed(Atomic):
                 found = await self._made_of(entry, plan, replies)
         except errors.UnreadableValueError as error:
             core.unreadable(entry, error)
-            found = Found(id_of(raw or b""), None, False, tuple(replies[1 : 1 + len(self._roots)]))
+            found = Found(id_of(raw or b""), None, False, tuple((replies or ())[1 : 1 + len(self._roots)]))
         except Exception as error:
             core.lost(error, key)
             found = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import AbstractEventLoop, Future, get_running_loop
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
@@ -55,6 +55,10 @@ class Core:
         self.retry_ms = retry_ms  # between two tries of a factory that failed while a stale value serves
         self.local = isinstance(store, MemoryStore | NullStore)  # nothing is sent, nothing can be away
         self.tiered = isinstance(store, TieredStore)  # reads may be answered by copies
+        # gives the values at some keys, or None if that would take a command
+        self.at_hand: Callable[[Iterable[str]], list[bytes | None] | None] | None = getattr(
+            store, "at_hand", None
+        )
         self.guard = Guard(None if self.local else fail_safe, self._ask, name)
         self.events = Events(name)
         client = getattr(store, "client", None)

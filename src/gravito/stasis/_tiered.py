@@ -40,6 +40,7 @@ class TieredStore(RedisStore):
         super().__init__(client)
         self._tracked = self.client.tracked(max_entries=max_entries, max_bytes=max_bytes, heartbeat=heartbeat)
         self._reader = self._tracked
+        self.at_hand = self._tracked.at_hand  # what needs no await; see there
 
     def read(self, keys: Sequence[str]) -> Awaitable[list[bytes | None]]:
         """See `Store.read`. A GET for each key: a copy is found faster so than by MGET. https://redis.io/commands/get"""

@@ -40,14 +40,21 @@ class Values(View):
             InvalidKeyError: the key cannot be used.
             ConnectionError, TimeoutError: the store cannot be asked, and the fail-safe says "raise".
         """
-        entry = self._entry(key)
+        try:
+            entry, keys = self._sought[key]
+        except (KeyError, TypeError):
+            entry, keys = self._seek(key)
         core = self._core
         try:
             guard = core.guard
             if guard.open:
                 guard.check()
             plan = core.plans_of.get(entry) or self._plan
-            replies = await guard.within(core.store.read((entry, *plan.keys)))
+            if plan is not self._plan:
+                keys = (entry, *plan.keys)
+            replies = core.at_hand(keys) if core.at_hand is not None else None
+            if replies is None:
+                replies = await guard.within(core.store.read(keys))
             raw = replies[0]
             if raw is not None and plan.matches(raw, replies):
                 value = core.codec.decode(raw, entry, type, at=plan.body)

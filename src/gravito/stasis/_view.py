@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["View"]
 
+_MOST_SOUGHT = 10_000
 _QUICK = 200  # characters of a key that cannot be too long, however it is encoded
 
 
@@ -31,12 +32,14 @@ class View:
         tuple[list[bytes], bytes] | None
     )  # the roots last seen, and what `put` writes in front of a body then
     _policies: dict[Any, Policy]  # by ttl and type: what calls without further options have in common
+    # key -> the entry's key on the server, and with it those of the plan's versions; for keys that were used lately
+    _sought: dict[str, tuple[str, tuple[str, ...]]]
 
     def _see(self, scope: Scope, tags: tuple[str, ...]) -> None:
         self._scope, self._plan = scope, Plan(scope, tags)
         self._roots, self._prefix = scope.roots, scope.entry
         self._tags, self._tag_keys = self._plan.tags, self._plan.tag_keys
-        self._policies = {}
+        self._policies, self._sought = {}, {}
         self._guess = None
 
     def _entry(self, key: str) -> str:
@@ -48,6 +51,22 @@ class View:
         if key.__class__ is not str or not 0 < len(key) < _QUICK or not key.isprintable():
             check_key(key)
         return self._prefix + key
+
+    def _seek(self, key: str) -> tuple[str, tuple[str, ...]]:
+        """What to read for a key of which nothing else is known: its entry, and that with the plan's versions.
+
+        Raises:
+            InvalidKeyError: the key cannot be used.
+        """
+        try:
+            return self._sought[key]
+        except (KeyError, TypeError):  # not asked for lately, or no text at all
+            pass
+        entry = self._entry(key)
+        if len(self._sought) >= _MOST_SOUGHT:
+            self._sought.clear()
+        sought = self._sought[key] = entry, (entry, *self._plan.keys)
+        return sought
 
     def _entries(self, keys: Any) -> list[str]:
         return [self._entry(key) for key in keys]

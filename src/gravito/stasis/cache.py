@@ -40,6 +40,8 @@ STORES: Final[Mapping[str, Callable[[Callable[[], Client]], Store]]] = {
     "null": lambda client: NullStore(),
 }
 
+_MOST_VIEWS: Final = 1000
+
 
 class Cache(Computed):
     """A cache. Making one does no I/O; it takes its connection at the first use.
@@ -96,6 +98,7 @@ class Cache(Computed):
         self._fail_safe = fail_safe if fail_safe is not None else FailSafe()
         self._lease_ms, self._retry_ms = _ms("lease", lease), _ms("retry", retry)
         self._outer: Cache | None = None  # of a namespace: the cache that has the core
+        self._views: dict[tuple[str, ...], TaggedCache] = {}  # made before, by the tags that were named
         self._see(Scope.of(check_namespace(prefix)), ())
 
     def __getattr__(self, name: str) -> Any:
@@ -135,11 +138,21 @@ class Cache(Computed):
         Raises:
             InvalidKeyError: a tag that cannot be used, or none.
         """
+        try:
+            view = self._views.get(tags)
+        except TypeError:  # one has no hash; it is refused below
+            view = None
+        return self._tagged(tags) if view is None else view
+
+    def _tagged(self, tags: tuple[str, ...]) -> TaggedCache:
         if not tags:
             raise errors.InvalidKeyError("tags() names no tag")
         view = TaggedCache.__new__(TaggedCache)
         view._core = self._core
         view._see(self._scope, tuple(dict.fromkeys([check_tag(tag) for tag in tags])))
+        if len(self._views) >= _MOST_VIEWS:
+            self._views.clear()
+        self._views[tags] = view
         return view
 
     def namespace(self, name: str) -> Cache:
@@ -151,6 +164,7 @@ class Cache(Computed):
         view = Cache.__new__(Cache)
         view.__dict__.update(self.__dict__)
         view._outer = self._outer or self
+        view._views = {}
         view._see(Scope.of(f"{self._scope.prefix}/{check_namespace(name)}", self._scope.roots), ())
         return view
 
