@@ -260,7 +260,7 @@ def run(name: str, full: bool = False) -> Figures:
 async def _drive(line: Row, ledger: Ledger, full: bool, stack: ExitStack) -> None:
     bench = Bench(ledger, full, stack)
     try:
-        async with asyncio.timeout(600 if full else 60):
+        async with asyncio.timeout(840 if full else 90):
             await line.run(bench)
     except TimeoutError as error:
         if os.environ.get("FAULTS_RAISE"):

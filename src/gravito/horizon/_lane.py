@@ -101,15 +101,14 @@ class Lane:
             await self._wait_for_server(error)
             return True
         self._failures = 0
+        worker.quarantine.handed_in(done)
         worker.refused(step.refused)
         self.full = 0 < want <= len(step.claimed)
         self._set_alarm(step.now_ms, step.next_due_ms)
         if want > 0:
             worker.looked(self, len(step.claimed), ended)
         if step.claimed:
-            self.buffer.extend(step.claimed)
-            worker.took(len(step.claimed))
-            worker.pump()
+            worker.admit(self, step.claimed)
             await asyncio.sleep(0)  # short jobs end in this turn, and go along with the next claim
         return bool(step.claimed or self.done)
 
@@ -186,7 +185,7 @@ class Lane:
 
     def held(self) -> list[Claimed]:
         """Jobs whose lease is this worker's: running, and waiting for a place."""
-        return [*self._worker.running_in(self), *self.buffer]
+        return [*self._worker.running_in(self), *self.buffer, *self._worker.quarantine.holds(self)]
 
     async def renew(self) -> None:
         """Keep the leases from another thread while the worker's loop stands still."""

@@ -7,7 +7,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +18,7 @@ from gravito.horizon._heartbeat import Heartbeat, Order, resident_memory
 from gravito.horizon._lane import Lane
 from gravito.horizon._messages import Claimed, Done
 from gravito.horizon._places import Places
+from gravito.horizon._quarantine import Quarantine
 from gravito.horizon._stall import StallWatch
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class Worker:
         self._waiting = 0  # claimed jobs without a place, in all lanes
         self._mean = _SHORT  # ms that a job takes, lately; nothing is claimed ahead before that is known
         self._ended = 0  # jobs so far; tells whether a lane's last look is still true
+        self.quarantine = Quarantine()
         self._places: Places  # for what is no coroutine; made by `run`, in its loop
         self._stopped = asyncio.Event()  # somebody asked for the end
 
@@ -169,6 +171,8 @@ class Worker:
 
     def room(self, lane: Lane) -> int:
         """How many jobs a lane may claim now."""
+        if self.quarantine.job is not None:
+            return 0
         concurrency = self.options.concurrency
         ahead = 0
         if self._mean < _SHORT:
@@ -189,12 +193,43 @@ class Worker:
         """A lane has claimed jobs, or given them back."""
         self._waiting += count
 
+    def admit(self, lane: Lane, claims: Sequence[Claimed]) -> None:
+        """Take what a lane has claimed."""
+        before = self.quarantine.job
+        fit, back = self.quarantine.sort(lane, claims, self._places.loop.time())
+        lane.buffer.extend(fit)
+        self.took(len(fit))
+        lane.done.extend(back)
+        if self.quarantine.job is not before:
+            for each in self.lanes:
+                each.done.extend(self.give_back(each))
+                self.quarantine.wait_for(done for done in each.done if done.outcome == "release")
+                each.stir()
+        self.pump()
+
     def pump(self) -> None:
         """Begin jobs that wait, as far as there are places."""
+        if self.quarantine.lane is not None:
+            self._pump_quarantine(self.quarantine.lane)
+            return
         for lane in self.lanes:
             while lane.buffer and len(self._running) < self.options.concurrency:
                 self._waiting -= 1
                 self._begin(lane, lane.buffer.popleft())
+
+    def _pump_quarantine(self, lane: Lane) -> None:
+        now = self._places.loop.time()
+        job = self.quarantine.due(len(self._running), now)
+        if job is not None:
+            _log.warning("job %s has lost %d workers; it runs alone now", job.id, job.crashes)
+            self._begin(lane, job)
+        elif self.quarantine.over(now):
+            self._leave_quarantine(self.quarantine.job)
+
+    def _leave_quarantine(self, job: Claimed | None) -> None:
+        if self.quarantine.drop(job):
+            for lane in self.lanes:
+                lane.stir()
 
     def give_back(self, lane: Lane) -> list[Done]:
         """The lane's jobs that have not begun, as completions that release them."""
@@ -202,6 +237,10 @@ class Worker:
         self.took(-len(released))
         self.tally.released += len(released)
         lane.buffer.clear()
+        if self.draining:
+            for job in self.quarantine.holds(lane):
+                released.append(Done(job.id, job.fence, "release"))
+                self._leave_quarantine(job)
         return released
 
     def refused(self, ids: Iterable[str]) -> None:
@@ -222,6 +261,9 @@ class Worker:
             self.took(len(kept) - len(lane.buffer))
             lane.buffer.clear()
             lane.buffer.extend(kept)
+            for job in self.quarantine.holds(lane):
+                if (job.id, job.fence) in gone:
+                    self._leave_quarantine(job)
         for run in list(self._running.values()):
             if (run.claimed.id, run.claimed.fence) in gone:
                 self._cancel(run, "lost")
@@ -243,7 +285,7 @@ class Worker:
             since: what `ended` was when it asked.
         """
         lane.empty_since = since if not found else None
-        if not self.options.burst or self._running or self._waiting:
+        if not self.options.burst or self._running or self._waiting or self.quarantine.job is not None:
             return
         outdated = [each for each in self.lanes if each.empty_since != self._ended]
         for each in outdated:  # what has run meanwhile may have pushed into them
@@ -279,7 +321,9 @@ class Worker:
         if job.stopped != "lost":
             self._count(done)
             lane.done.append(done)
-        if self._waiting:
+        if self.quarantine.job is not None:
+            self._leave_quarantine(run.claimed)
+        if self._waiting or self.quarantine.job is not None:
             self.pump()
         lane.stir()
         if self.options.max_jobs is not None and self._ended >= self.options.max_jobs:
@@ -312,6 +356,8 @@ class Worker:
         while True:
             await asyncio.sleep(_TICK)
             now = loop.time()
+            if self.quarantine.job is not None:
+                self.pump()
             for run in list(self._running.values()):
                 if run.cancelled is not None:
                     if now - run.cancelled > _AGAIN:
