@@ -259,6 +259,16 @@ async def test_connections_that_end_at_random_lose_no_job_and_run_none_twice(ser
             assert proxy.connections > 3
 
 
+async def test_a_broker_closes_while_the_server_is_away() -> None:
+    with Control(None) as server:
+        async with Client.from_url(url(server.port)) as client:
+            broker = Broker(client, "q", patience=600)
+            await broker.push(Envelope("a", b""))
+            server.kill()
+            async with asyncio.timeout(60):
+                await broker.aclose()
+
+
 # -- workers that freeze -----------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Any, Final, Literal
 
@@ -315,7 +316,8 @@ class Broker:
         await self._relay.drain()
         await self._endings.aclose()
         if clients := self._pusher.clients():
-            await self._caller.run("leave", ([], clients))
+            with suppress(errors.GravitoError):  # what stays is dropped by its age
+                await self._caller.run("leave", ([], clients), patience=0.0)
 
     # -- parts -----------------------------------------------------------------------------------------------
 
