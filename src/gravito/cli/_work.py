@@ -20,7 +20,7 @@ from gravito.horizon import Horizon, Worker, WorkerOptions
 from gravito.horizon._balance import Load
 from gravito.horizon._load import load_of
 from gravito.horizon.scheduler import Scheduler
-from gravito.horizon.supervisor import RECYCLE, Supervisor, worker_command
+from gravito.horizon.supervisor import RECYCLE, RETIRED, Supervisor, worker_command
 
 __all__ = ["Work", "run_supervisor", "run_worker"]
 
@@ -108,6 +108,8 @@ async def _work(horizon: Horizon, work: Work) -> int:
         f"Stopped: {tally.done} done, {tally.retried} to be retried, {tally.dead} dead, "
         f"{tally.cancelled} cancelled, {tally.released} released."
     )
+    if work.supervised and worker.retired:
+        return RETIRED
     return RECYCLE if worker.recycle else 0
 
 

@@ -19,6 +19,7 @@ _log = logging.getLogger("gravito.horizon")
 
 _SOON = 5.0  # seconds; a process that ends earlier than this counts as one that cannot start
 _LONGEST = 30.0  # seconds between two tries at most
+RETIRED = 76  # exit status of a worker that was told to end for good
 RECYCLE = 75  # exit status of a worker that wants to be replaced: it has done its share, or grown too large
 
 
@@ -122,7 +123,8 @@ class Supervisor:
         self._children.discard(child)
         if child.leaving or self._stopping.is_set():
             return
-        if self._until_done and status == 0:
+        if status == RETIRED or (self._until_done and status == 0):
+            self._processes = max(self._at_least * len(self._queues), self._processes - 1)
             if not self._children:
                 self._stopping.set()
             return
