@@ -8,6 +8,8 @@ How a block is run:
   stands for anything. A line that is never reached is an error.
 - `console`: lines that begin with `$`. `gravito doctor` and `gravito --version` are run; of the other commands of
   `gravito` and of `make`, the options and targets are checked.
+- `ini`, `yaml` and `dockerfile`: units, compose files and images. They are read, and each command of `gravito` in them
+  is checked likewise.
 - A block behind `<!-- file: name -->` is written to that file.
 - A block behind `<!-- not run: reason -->` is only compiled, and there may be few of them.
 """
@@ -16,9 +18,13 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import configparser
+import gc
 import inspect
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -29,19 +35,36 @@ from typing import Any
 
 import msgspec
 import pytest
+import typer.main
+import yaml
 
 from gravito import errors
 from gravito.atlas import TLS, Breaker, Limits, Retry, Settings, Timeouts, facade
 from gravito.atlas.manager import ConnectionManager
+from gravito.cli import app
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
     "README.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
-    *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
+    *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")),
+    *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "examples").glob("*.md")),
 ]
 MOST_NOT_RUN = 2
+# programs of which only the name is known here
+KNOWN = {
+    "pip",
+    "git",
+    "uvicorn",
+    "curl",
+    "docker",
+    "mkdir",
+    "cd",
+    "python",
+    "sudo",
+    "REDIS_URL=redis://127.0.0.1:6379/0",
+}
 
 _FENCE = re.compile(r"(?:<!-- *(?P<mark>[^\n]*?) *-->\n)?```(?P<kind>\w*)\n(?P<code>.*?)^```$", re.M | re.S)
 _EXPECTED = re.compile(r"#\s*->\s*(.*)$")
@@ -197,9 +220,7 @@ def run_console(block: Block, folder: Path) -> None:
         elif name == "gravito":
             run_gravito(block, arguments, folder)
         else:
-            assert name in {"pip", "git", "REDIS_URL=redis://127.0.0.1:6379/0"}, (
-                f"{block}: who checks {name}?"
-            )
+            assert name in KNOWN, f"{block}: who checks {name}?"
 
 
 def run_gravito(block: Block, arguments: list[str], folder: Path) -> None:
@@ -210,11 +231,47 @@ def run_gravito(block: Block, arguments: list[str], folder: Path) -> None:
         done = program([*start, *arguments], folder)
         assert done.returncode == 0, f"{block}: {done.stdout}{done.stderr}"
         return
-    shown = program([*start, arguments[0], "--help"], folder).stdout
-    assert f"gravito {arguments[0]}" in shown, f"{block}: no command {arguments[0]}"
-    for option in arguments[1:]:
-        if option.startswith("--"):
-            assert option in shown, f"{block}: {arguments[0]} has no {option}"
+    check_gravito(block, arguments)
+
+
+def check_gravito(block: Block, arguments: list[str]) -> None:
+    """Whether there is such a command, with these options."""
+    command: Any = typer.main.get_command(app)
+    rest = list(arguments)
+    while rest and hasattr(command, "commands") and not rest[0].startswith("-"):
+        name = rest.pop(0)
+        assert name in command.commands, f"{block}: {command.name} has no command {name}"
+        command = command.resolve_command(typer.Context(command), [name])[1]  # imported only now
+    known = {"--help"} | {option for each in command.params for option in (*each.opts, *each.secondary_opts)}
+    for option in rest:
+        if option.startswith("-"):
+            assert option.partition("=")[0] in known, f"{block}: {command.name} has no {option}"
+
+
+def run_file(block: Block) -> None:
+    """Read a configuration file of other programs, and check the commands in it."""
+    if block.kind == "ini":
+        unit = configparser.ConfigParser(strict=False, interpolation=None, delimiters=("=",))
+        unit.optionxform = str  # type: ignore[assignment,method-assign]  # keys keep their case
+        unit.read_string(block.code)
+        assert unit.sections(), f"{block} has no section"
+        found = [unit[section].get("ExecStart", "") for section in unit.sections()]
+        words = [shlex.split(line) for line in found]
+    elif block.kind == "yaml":
+        content = yaml.safe_load(block.code)
+        words = [as_words(each.get("command", "")) for each in content.get("services", {}).values()]
+    else:
+        logical = block.code.replace("\\\n", " ").splitlines()
+        steps = [line for line in logical if line.strip() and not line.startswith("#")]
+        assert all(re.match(r"[A-Z]+ ", step) for step in steps), f"{block} is no Dockerfile"
+        words = [json.loads(step.partition(" ")[2]) for step in steps if step.startswith("CMD ")]
+    for command in words:
+        if command and Path(command[0]).name == "gravito":
+            check_gravito(block, command[1:])
+
+
+def as_words(command: str | list[str]) -> list[str]:
+    return shlex.split(command) if isinstance(command, str) else command
 
 
 async def run_page(page: str, folder: Path) -> None:
@@ -229,6 +286,8 @@ async def run_page(page: str, folder: Path) -> None:
             path.write_text(block.code)
         elif block.kind == "console":
             await asyncio.to_thread(run_console, block, folder)
+        elif block.kind in {"ini", "yaml", "dockerfile"}:
+            run_file(block)
         elif block.kind == "python" and re.search(r"^asyncio\.run\(", block.code, re.M):
             await asyncio.to_thread(run_program, block, folder)
         elif block.kind == "python":
@@ -243,6 +302,7 @@ async def run_page(page: str, folder: Path) -> None:
 def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An empty working directory, and a `DB` that has found nothing yet."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)  # a page's files can be imported by its blocks
     monkeypatch.setattr(facade, "DB", ConnectionManager())
     monkeypatch.setattr("gravito.atlas.DB", facade.DB)
     return tmp_path
@@ -257,7 +317,13 @@ def test_every_block_runs(page: str, fresh: Path) -> None:
         finally:
             await facade.DB.disconnect_all()
 
-    asyncio.run(run())
+    try:
+        asyncio.run(run())
+    finally:
+        for name, module in list(sys.modules.items()):
+            if (getattr(module, "__file__", None) or "").startswith(str(fresh)):
+                del sys.modules[name]
+        gc.collect()  # jobs of this page must not stand in the way of the next one's
 
 
 def test_few_blocks_are_not_run() -> None:
