@@ -20,6 +20,8 @@ __all__ = ["Plan"]
 _VALUE_HEAD: Final = b"\xc5V"
 _NO_WINDOW: Final = bytes(16)  # no stale window, and no claim on it
 _NO_TIMES: Final = bytes(20)  # and no cost
+_WINDOW_AT: Final = 10
+_FRONT_AT: Final = 30
 _VERSIONS_AT: Final = 36
 _ONE_ROOT: Final = _VERSIONS_AT + VERSION_BYTES
 
@@ -65,6 +67,25 @@ class Plan:
             return raw[_VERSIONS_AT : self.body] == self.front(replies[1:])
         except TypeError:  # a version is missing
             return False
+
+    def live(self, raws: Sequence[bytes | None], versions: Sequence[bytes | None]) -> list[bool]:
+        """Which of many are such blobs, and live.
+
+        Args:
+            raws: what was read.
+            versions: the present ones at `keys`.
+        """
+        try:
+            front = self._head + self.front(versions)
+        except TypeError:  # a version is missing
+            return [False] * len(raws)
+        return [
+            raw is not None
+            and raw.startswith(front, _FRONT_AT)
+            and raw.startswith(_NO_WINDOW, _WINDOW_AT)
+            and raw.startswith(_VALUE_HEAD)
+            for raw in raws
+        ]
 
     def front(self, versions: Sequence[bytes | None]) -> bytes:
         """The versions at `keys`, as they stand in front of the body.

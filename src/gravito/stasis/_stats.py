@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -75,6 +76,11 @@ class Tallies:
             self._arm()
         group = key.partition(":")[0]
         return self._counts.get(group) or self.named(group)
+
+    def hit(self, keys: Iterable[str]) -> None:
+        """Count a hit of each key."""
+        for group, count in Counter([key.partition(":")[0] for key in keys]).items():
+            (self._counts.get(group) or self.named(group)).hits += count
 
     @staticmethod
     def group(key: str) -> str:

@@ -98,30 +98,37 @@ class Values(View):
     ) -> None:
         """The entries, and behind them every version that any of them is known to depend on."""
         core, mine = self._core, self._plan
-        plans = (
-            [core.plans_of.get(entry, mine) for entry in entries] if core.plans_of else [mine] * len(entries)
-        )
+        known = core.plans_of
+        plans = [known.get(entry, mine) for entry in entries] if known else [mine] * len(entries)
         distinct = dict.fromkeys(plans)
-        keys = list(dict.fromkeys([key for plan in distinct for key in plan.keys]))
-        replies = await core.guard.within(core.store.read([*entries, *keys]))
-        present = dict(zip(keys, replies[len(entries) :], strict=True))
-        behind = {plan: [None, *[present[key] for key in plan.keys]] for plan in distinct}
+        keys = [*entries, *dict.fromkeys([key for plan in distinct for key in plan.keys])]
+        replies = core.at_hand(keys) if core.at_hand is not None else None
+        if replies is None:
+            replies = await core.guard.within(core.store.read(keys))
+        present = dict(zip(keys[len(entries) :], replies[len(entries) :], strict=True))
+        behind = {plan: [present[key] for key in plan.keys] for plan in distinct}
+        if len(distinct) == 1:
+            live = plans[0].live(replies[: len(entries)], behind[plans[0]])
+        else:
+            live = [plan.live((raw,), behind[plan])[0] for plan, raw in zip(plans, replies, strict=False)]
         others: list[tuple[str, str, Found]] = []
-        for key, entry, plan, raw in zip(names, entries, plans, replies, strict=False):
-            versions = behind[plan]
-            if raw is not None and plan.matches(raw, versions):
+        hits: list[str] = []
+        decode = core.codec.decode
+        for key, entry, plan, raw, is_live in zip(names, entries, plans, replies, live, strict=False):
+            if is_live and raw is not None:
                 try:
-                    result[key] = core.codec.decode(raw, entry, type, at=plan.body)
+                    result[key] = decode(raw, entry, type, at=plan.body)
+                    hits.append(key)
                 except errors.UnreadableValueError as error:
                     core.unreadable(entry, error)
                     others.append((key, entry, _NOTHING))
-                    continue
-                core.tallies.of(key).hits += 1
-                if core.events.hit:
-                    core.tell("hit", key)
             else:
-                found = found_in(core, self._scope, entry, plan.tags, [raw, *versions[1:]])
+                found = found_in(core, self._scope, entry, plan.tags, [raw, *behind[plan]])
                 others.append((key, entry, found))
+        core.tallies.hit(hits)
+        if core.events.hit:
+            for key in hits:
+                core.tell("hit", key)
         if others:
             await self._settle(others)
             for key, entry, found in others:

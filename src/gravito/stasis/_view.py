@@ -68,5 +68,11 @@ class View:
         sought = self._sought[key] = entry, (entry, *self._plan.keys)
         return sought
 
-    def _entries(self, keys: Any) -> list[str]:
+    def _entries(self, keys: list[str]) -> list[str]:
+        """As `_entry`, of several; the usual ones are looked at together."""
+        if {str}.issuperset(map(type, keys)) and keys:
+            sizes = [*map(len, keys)]
+            if min(sizes) and max(sizes) < _QUICK and "".join(keys).isprintable():
+                prefix = self._prefix
+                return [prefix + key for key in keys]
         return [self._entry(key) for key in keys]
