@@ -256,6 +256,17 @@ async def test_a_lease_that_ended_while_nobody_looked_is_given_time(broker: Brok
     assert await finish(broker, [job]) == []
 
 
+async def test_a_lease_is_given_time_once(broker: Broker, redis: Client) -> None:
+    await broker.push(Envelope("a", b""))
+    [job] = await claim(broker)
+    leases = broker.keys.part("leases")
+    await redis.zadd(leases, {str(job.fence): broker.now_ms() - 20_000}, xx=True)
+    await broker.keep("other", [])
+    await redis.zincrby(leases, -20_000, str(job.fence))  # and nobody looks for long, again
+    await broker.keep("other", [])
+    assert [job.crashes for job in await claim(broker, worker="other")] == [1]
+
+
 async def test_all_jobs_of_a_dead_worker_come_back_at_once(brokers: Make) -> None:
     broker = brokers(lease_ms=20)
     await broker.push_many([Envelope(f"{n}", b"") for n in range(100)])

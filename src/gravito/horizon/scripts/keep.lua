@@ -62,12 +62,12 @@ local function recover(id, mark)
 end
 
 -- A lease that ended unseen ended while nobody could renew it: the server was away, or all workers were. Who comes back
--- first must not take the jobs of the others, so each gets some time more; the next time somebody looks when it ends.
+-- first must not take the jobs of the others, so each gets some time more, once: half a millisecond marks that.
 local UNSEEN = 3000 -- ms; several times what lies between two calls
 
 local function give_time(fence)
   despite_memory()
-  call('ZADD', LEASES, now + math.floor(lease / 2), fence)
+  call('ZADD', LEASES, now + math.floor(lease / 2) + 0.5, fence)
 end
 
 -- The jobs of a claim whose lease has ended; how many there were.
@@ -91,8 +91,8 @@ local function expire()
   if not first[2] or tonumber(first[2]) > now then return end
   local late, count = call('ZRANGEBYSCORE', LEASES, '-inf', now, 'WITHSCORES', 'LIMIT', 0, 500), 0
   for at = 1, #late, 2 do
-    local fence = late[at]
-    if now - tonumber(late[at + 1]) > UNSEEN then
+    local fence, ended = late[at], tonumber(late[at + 1])
+    if now - ended > UNSEEN and ended % 1 == 0 then
       give_time(fence)
     elseif count < 500 then
       count = count + take_back(fence)
