@@ -275,9 +275,17 @@ class TestHeaders:
     async def test_304_of_the_first_request(self) -> None:
         """The application does not see the condition, else it would answer 304 and nothing could be kept."""
         site = Site()
-        site.headers = {"etag": '"mine"'}
+
+        def answer(request: Request) -> Response:
+            headers = {"etag": '"mine"'}
+            if "if-none-match" in request.headers:
+                return Response(status_code=304, headers=headers)
+            return PlainTextResponse("run 1", headers=headers)
+
+        site.answer = answer
         assert (await site.get(if_none_match='"mine"')).status_code == 304
         assert (await site.get()).text == "run 1"
+        assert site.runs == 1
 
     async def test_a_client_may_have_it_made_anew(self) -> None:
         site = Site()
@@ -323,40 +331,53 @@ class TestBodies:
         assert site.runs == 2
 
     async def test_a_stream_without_end_reaches_its_client_as_it_comes(self) -> None:
-        site = Site()
-        cancelled = asyncio.Event()
-
-        async def events() -> AsyncIterator[bytes]:
-            try:
-                while True:
-                    yield b"data: x\n\n"
-                    await asyncio.sleep(0)
-            finally:
-                cancelled.set()
-
-        site.answer = lambda request: StreamingResponse(events(), media_type="text/event-stream")
-        app = site.client._transport.app  # type: ignore[attr-defined]
+        site, ended = Site(), asyncio.Event()
+        site.answer = lambda request: endless(ended)
         seen: list[Any] = []
-        scope = {
-            "type": "http",
-            "method": "GET",
-            "path": "/a",
-            "query_string": b"",
-            "headers": [(b"host", b"site")],
-            "scheme": "http",
-        }
-
-        async def send(message: Any) -> None:
-            seen.append(message)
-
-        async def receive() -> Any:
-            await asyncio.Event().wait()
-
-        task = asyncio.create_task(app(scope, receive, send))
+        task = asyncio.create_task(ask(site, seen))
         await until(lambda: len(seen) > 20)
         task.cancel()
         await asyncio.wait([task])
-        await asyncio.wait_for(cancelled.wait(), 10)
+        await asyncio.wait_for(ended.wait(), 10)
+
+    async def test_one_whose_client_has_left_ends(self) -> None:
+        site, ended = Site(), asyncio.Event()
+        site.gate = asyncio.Event()
+        site.answer = lambda request: endless(ended)
+        task = asyncio.create_task(ask(site, []))
+        await until(lambda: site.runs)
+        task.cancel()
+        await asyncio.wait([task])
+        site.gate.set()
+        await asyncio.wait_for(ended.wait(), 10)
+
+
+def endless(ended: asyncio.Event) -> Response:
+    """A stream of events; sets `ended` when it is ended."""
+
+    async def events() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b"data: x\n\n"
+                await asyncio.sleep(0)
+        finally:
+            ended.set()
+
+    return StreamingResponse(events(), media_type="text/event-stream")
+
+
+async def ask(site: Site, seen: list[Any]) -> None:
+    """A request by ASGI itself; what comes is put into `seen`."""
+    scope = {"type": "http", "method": "GET", "path": "/a", "query_string": b"", "scheme": "http"}
+
+    async def send(message: Any) -> None:
+        seen.append(message)
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    transport: Any = site.client._transport
+    await transport.app({**scope, "headers": [(b"host", b"site")]}, receive, send)
 
 
 class TestFastAPI:

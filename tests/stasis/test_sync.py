@@ -197,6 +197,10 @@ class TestProcesses:
     def test_the_end_of_a_program_closes_it_without_a_word(self, redis: Client) -> None:
         assert run(redis, "print(sync.remember('k', 60, lambda: 7))") == ("7\n", "")
 
+    def test_it_closes_before_an_engine_that_it_has_started(self, redis: Client) -> None:
+        """Else the engine's end would be reported as a lost connection."""
+        assert run(redis, "print(Cache(connection='redis').sync.put('k', 7))") == ("True\n", "")
+
     def test_a_forked_child_has_its_own(self, redis: Client) -> None:
         out, errors_ = run(
             redis,
