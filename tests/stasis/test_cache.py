@@ -36,10 +36,14 @@ class User(msgspec.Struct):
 
 
 def test_the_rooms_names() -> None:
-    assert set(gravito.stasis.__all__) >= {
+    assert gravito.stasis.__all__ == [
+        "KEEP",
         "Cache",
         "CacheStats",
+        "CachedFunction",
         "Codec",
+        "Counts",
+        "Decision",
         "Event",
         "FailSafe",
         "Lease",
@@ -50,9 +54,15 @@ def test_the_rooms_names() -> None:
         "RedisStore",
         "Result",
         "Store",
+        "StoreDownError",
+        "SyncCache",
+        "SyncTaggedCache",
         "TaggedCache",
         "TieredStore",
-    }
+        "cached",
+        "default_cache",
+        "set_default_cache",
+    ]
     assert all(hasattr(gravito.stasis, name) for name in gravito.stasis.__all__)
 
 
