@@ -5,119 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-APPLICATION = """
-import os, time
-from pathlib import Path
-from gravito.horizon import Horizon, job
-
-horizon = Horizon()
-here = Path(__file__).parent
-
-@job(retries=0)
-def note(text: str = "") -> None:
-    with (here / "notes").open("a") as file:
-        file.write(f"{os.getpid()} {text}\\n")
-
-@job
-def slow(text: str) -> None:
-    note(f"begin {text}")
-    time.sleep(1.0)
-    note(f"end {text}")
-
-horizon.schedule("often", note.make("fired")).every_second()
-horizon.schedule("yearly", note).yearly().description("once in a while")
-"""
-PUSH = """
-import asyncio, sys
-from app import horizon, note, slow
-
-async def main():
-    for text in sys.argv[2:]:
-        await {"note": note, "slow": slow}[sys.argv[1]].push(text)
-    await horizon.aclose()
-    await horizon.client.aclose()
-
-asyncio.run(main())
-"""
-
-
-class Application:
-    """An application's folder, and processes on it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.notes = folder / "notes"
-        # the folder's engine serves all its processes, and ends with the last one
-        self.environ = {**os.environ, "REDIS_URL": f"embedded://{folder / 'data'}", "PYTHONUNBUFFERED": "1"}
-        self._started: list[subprocess.Popen[str]] = []
-        (folder / "app.py").write_text(APPLICATION)
-        (folder / "push.py").write_text(PUSH)
-
-    def start(self, *args: str) -> subprocess.Popen[str]:
-        """`gravito` in the background."""
-        process = subprocess.Popen(
-            [sys.executable, "-m", "gravito.cli", *args],
-            cwd=self.folder,
-            env=self.environ,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self._started.append(process)
-        return process
-
-    def run(self, *args: str, status: int = 0) -> str:
-        """`gravito` to its end."""
-        process = self.start(*args)
-        output, _ = process.communicate(timeout=60)
-        assert process.returncode == status, output
-        return output
-
-    def push(self, job: str, *texts: str) -> None:
-        """Queue a job for each text."""
-        subprocess.run(
-            [sys.executable, "push.py", job, *texts],
-            cwd=self.folder,
-            env=self.environ,
-            check=True,
-            timeout=60,
-        )
-
-    def lines(self) -> list[str]:
-        """What the jobs have noted, with the process ids before."""
-        return self.notes.read_text().splitlines() if self.notes.exists() else []
-
-    def texts(self) -> list[str]:
-        """The same without them."""
-        return [line.partition(" ")[2] for line in self.lines()]
-
-    def wait(self, condition: Callable[[], object]) -> None:
-        """Until it holds."""
-        end = time.monotonic() + 40
-        while not condition():
-            assert time.monotonic() < end, self.lines()
-            time.sleep(0.05)
-
-    def close(self) -> None:
-        """End what still runs."""
-        for process in self._started:
-            if process.poll() is None:
-                process.terminate()
-                try:
-                    process.wait(20)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
+from tests.cli.application import Application, alive, stop
 
 
 @pytest.fixture
@@ -126,14 +18,6 @@ def application(tmp_path: Path) -> Iterator[Application]:
     made = Application(tmp_path)
     yield made
     made.close()
-
-
-def stop(process: subprocess.Popen[str]) -> str:
-    """SIGTERM, and what it said to the end."""
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=40)
-    assert process.returncode == 0, output
-    return output
 
 
 def test_a_worker_runs_jobs_and_drains_at_sigterm(application: Application) -> None:
@@ -166,7 +50,7 @@ def test_a_supervisor_that_is_killed_takes_its_workers_along(application: Applic
     worker = int(application.lines()[0].split()[0])
     supervisor.kill()
     supervisor.wait()
-    application.wait(lambda: not _alive(worker))
+    application.wait(lambda: not alive(worker))
 
 
 def test_a_burst_of_several_processes_ends(application: Application) -> None:
@@ -240,11 +124,3 @@ def test_a_schedule_is_listed_paused_and_run_by_hand(application: Application) -
 )
 def test_a_target_that_is_none_is_named(application: Application, target: str, said: str) -> None:
     assert said in application.run("horizon", "work", target, status=2)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True

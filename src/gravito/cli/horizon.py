@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from gravito.cli import _horizon_change, _horizon_read, schedule
 from gravito.cli._target import HELP, load
 from gravito.cli._work import Work, run_supervisor, run_worker
 
@@ -93,3 +94,10 @@ def demo(
     from gravito.cli._horizon_demo import run  # noqa: PLC0415  # it brings rich's live views
 
     raise typer.Exit(run(jobs, processes))
+
+
+for _name in _horizon_read.__all__:
+    app.command(_name)(getattr(_horizon_read, _name))
+for _name in _horizon_change.__all__:
+    app.command(_name)(getattr(_horizon_change, _name))
+app.add_typer(schedule.app, name="schedule")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -13,8 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gravito.cli._target import HELP, load
-from gravito.errors import GravitoError
+from gravito.cli._target import Json, Target, run_on
 from gravito.horizon import Horizon
 from gravito.horizon._book import Book, Page, moment
 from gravito.horizon.call import Call
@@ -26,7 +24,6 @@ __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Schedules: list, run and fire them.")
 
-Target = Annotated[str, typer.Argument(metavar="MODULE:NAME", help=HELP)]
 Name = Annotated[str, typer.Argument(help="The schedule's name.")]
 
 
@@ -36,9 +33,7 @@ def _group() -> None:
 
 
 @app.command("list")
-def list_(
-    target: Target, as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False
-) -> None:
+def list_(target: Target, as_json: Json = False) -> None:
     """List the schedules with their last and next fires.
 
     Example: gravito schedule list app:horizon
@@ -72,7 +67,7 @@ def list_(
             )
         Console().print(table)
 
-    _run(target, main)
+    run_on(target, main)
 
 
 @app.command()
@@ -91,7 +86,7 @@ def run(target: Target, name: Name) -> None:
         handle = await horizon.push(call.tags(f"schedule:{schedule.name}"))
         typer.echo(f"{name} is queued as job {handle.id} on {handle.queue}.")
 
-    _run(target, main)
+    run_on(target, main)
 
 
 @app.command()
@@ -105,7 +100,7 @@ def pause(target: Target, name: Name) -> None:
         await Book(horizon).pause(_find(horizon, name).name, paused=True)
         typer.echo(f"{name} is paused.")
 
-    _run(target, main)
+    run_on(target, main)
 
 
 @app.command()
@@ -119,7 +114,7 @@ def resume(target: Target, name: Name) -> None:
         await Book(horizon).pause(_find(horizon, name).name, paused=False)
         typer.echo(f"{name} fires again.")
 
-    _run(target, main)
+    run_on(target, main)
 
 
 @app.command()
@@ -138,24 +133,7 @@ def work(target: Target) -> None:
         await scheduler.run()
         typer.echo(f"Stopped: {scheduler.fired} fired.")
 
-    _run(target, main)
-
-
-def _run(target: str, main: Callable[[Horizon], Coroutine[Any, Any, None]]) -> None:
-    horizon = load(target)
-
-    async def guarded() -> None:
-        try:
-            await main(horizon)
-        finally:
-            await horizon.aclose()
-            await horizon.client.aclose()
-
-    try:
-        asyncio.run(guarded())
-    except GravitoError as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from error
+    run_on(target, main)
 
 
 def _find(horizon: Horizon, name: str) -> Schedule:
