@@ -24,6 +24,7 @@ _log = logging.getLogger("gravito.horizon")
 
 _MOST: Final = 200  # jobs in a step, each way: the server does nothing else meanwhile
 _KEEP: Final = 1.0  # seconds between two housekeepings
+_KEEP_IDLE: Final = 3.0  # the same, at most, for a lane that has no jobs
 _BLOCK: Final = 5.0  # seconds that an idle lane blocks on the token at a stretch
 _PAUSES: Final = (0.05, 0.1, 0.25, 0.5, 1.0)  # seconds between tries while the server is away
 
@@ -162,7 +163,9 @@ class Lane:
 
     async def _keep(self) -> None:
         while True:
-            await asyncio.sleep(_KEEP)
+            # an idle worker of many queues asks the server no more often than one of a single queue
+            idle = not self.held()
+            await asyncio.sleep(min(_KEEP * len(self._worker.lanes), _KEEP_IDLE) if idle else _KEEP)
             try:
                 await self.keep()
             except errors.GravitoError as error:
