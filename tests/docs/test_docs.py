@@ -31,6 +31,7 @@ import textwrap
 from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -42,6 +43,8 @@ from gravito import errors
 from gravito.atlas import TLS, Breaker, Limits, Retry, Settings, Timeouts, facade
 from gravito.atlas.manager import ConnectionManager
 from gravito.cli import app
+from gravito.horizon import JobOptions
+from gravito.horizon.options import Options
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -275,7 +278,10 @@ def as_words(command: str | list[str]) -> list[str]:
 
 
 async def run_page(page: str, folder: Path) -> None:
-    namespace: dict[str, Any] = {"__name__": "__page__"}
+    # a module, for dataclasses and the cache look for the one that a class says it is of
+    namespace = sys.modules.setdefault("__page__", ModuleType("__page__")).__dict__
+    namespace.clear()
+    namespace["__name__"] = "__page__"
     for block in blocks(page):
         if block.mark.startswith("not run:"):
             if block.kind == "python":
@@ -362,9 +368,9 @@ def test_files_that_are_named_are_there(page: str) -> None:
     assert missing == []
 
 
-def rows(heading: str) -> list[list[str]]:
-    """The cells of the first table behind a heading of the guide."""
-    text = (ROOT / "docs/redis.md").read_text(encoding="utf-8")
+def rows(heading: str, page: str = "docs/redis.md") -> list[list[str]]:
+    """The cells of the first table behind a heading of a page."""
+    text = (ROOT / page).read_text(encoding="utf-8")
     section = text.split(f"# {heading}\n", 1)[1]
     table = re.search(r"(?:^\|.*\n)+", section, re.M)
     assert table is not None
@@ -392,6 +398,15 @@ def test_the_table_of_options_is_the_code() -> None:
     ):
         expected |= dict(described(kind, f"{name}."))
     assert {row[0]: row[1] for row in rows("Options")} == expected
+
+
+def test_the_table_of_job_options_is_the_code() -> None:
+    table = rows("Options", "docs/queue.md")
+    listed = {name: row[1] for row in table for name in re.findall(r"`(\w+)`", row[0])}
+    assert set(listed) == set(JobOptions.__annotations__)
+    for option in msgspec.structs.fields(Options):
+        if listed[option.name].startswith("`") and "," not in listed[option.name]:
+            assert listed[option.name] == f"`{option.default!r}`", option.name
 
 
 def test_the_table_of_errors_is_the_code() -> None:
