@@ -1,7 +1,7 @@
 """Helpers for tests: a scripted RESP peer, an encoder of replies, and pytest fixtures on the embedded engine.
 
 The fixtures are `gravito_engine` (one private engine for the whole run), `redis` (a client on its empty
-database), `gravito_cache` (a cache on that, and the default one) and `gravito_protocol` (the RESP version). Take them with `pytest_plugins = ["gravito.testing"]` in the top-level `conftest.py`. Everything else
+database), `gravito_cache` (a cache on that, and the default one), `horizon` (a job queue on that) and `gravito_protocol` (the RESP version). Take them with `pytest_plugins = ["gravito.testing"]` in the top-level `conftest.py`. Everything else
 here works without pytest.
 """
 
@@ -20,6 +20,7 @@ import hiredis
 if TYPE_CHECKING:
     from gravito.atlas.client import Client
     from gravito.atlas.embedded import Engine
+    from gravito.horizon import Horizon
     from gravito.stasis import Cache
 
 __all__ = ["CUT", "SILENCE", "Attribute", "Push", "Raw", "ScriptedPeer", "Simple", "Verbatim", "reply"]
@@ -277,7 +278,7 @@ try:
 except ImportError:  # an application's own tests may use another runner
     pass
 else:
-    __all__ += ["gravito_cache", "gravito_engine", "gravito_protocol", "redis"]
+    __all__ += ["gravito_cache", "gravito_engine", "gravito_protocol", "horizon", "redis"]
 
     @pytest.fixture(scope="session")
     def gravito_engine() -> Iterator[Engine]:
@@ -291,6 +292,16 @@ else:
     def gravito_protocol() -> int | None:
         """The RESP version of `redis`; override it to try an application with another one."""
         return None
+
+    @pytest.fixture
+    def horizon(redis: Client) -> Iterator[Horizon]:
+        """A Horizon on the empty engine, which jobs mean by themselves; for its helpers see `gravito.horizon.testing`."""
+        from gravito.horizon import Horizon  # noqa: PLC0415  # only who asks for it
+        from gravito.horizon._current import leave  # noqa: PLC0415
+
+        made = Horizon(redis).use()
+        yield made
+        leave(made)
 
     @pytest.fixture
     def redis(gravito_engine: Engine, gravito_protocol: int | None) -> Iterator[Client]:

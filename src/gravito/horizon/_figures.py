@@ -9,9 +9,9 @@ import msgspec
 
 from gravito.horizon._counters import BUCKETS, parse
 
-__all__ = ["Counts", "Figures", "by_job", "figures", "percentile"]
+__all__ = ["Counts", "Fields", "Figures", "percentile"]
 
-Counts = Mapping[str, int]  # by field, as `_counters.fields` names them
+Counts = Mapping[int, int]  # by the number that `Fields` gives a counter
 
 _OUTCOMES: Final = {"ok": "ok", "retry": "retried", "dead": "dead", "cancelled": "cancelled"}
 
@@ -85,42 +85,60 @@ def percentile(counts: Mapping[int, int], share: float) -> float | None:
     return BUCKETS[-1]
 
 
-def figures(parts: Iterable[Counts], job: str | None = None) -> Figures:
-    """Counts of several stretches added up.
+class Fields:
+    """Numbers for the names of counters, which are the same in all minutes, hours and queues, and what each counts."""
 
-    Args:
-        parts: the counts.
-        job: of this job alone.
-    """
-    sums: dict[str, int] = {}
+    def __init__(self) -> None:
+        self._numbers: dict[bytes, int] = {}
+        self._meanings: list[tuple[str, str, int, str]] = []  # by number: kind, outcome, bucket, job
+
+    def __repr__(self) -> str:
+        return f"<Fields {len(self._meanings)}>"
+
+    def __len__(self) -> int:
+        return len(self._meanings)
+
+    def number(self, field: bytes) -> int:
+        """The number of a counter."""
+        number = self._numbers.get(field)
+        if number is None:
+            number = self._numbers[field] = len(self._meanings)
+            self._meanings.append(parse(field.decode()))
+        return number
+
+    def figures(self, counts: Counts, job: str | None = None) -> Figures:
+        """The figures; of one job alone if it is named."""
+        meanings = self._meanings
+        if job is not None:
+            counts = {number: count for number, count in counts.items() if meanings[number][3] == job}
+        return self._figures(counts)
+
+    def by_job(self, counts: Counts) -> dict[str, Figures]:
+        """As `figures`, for each job by its name."""
+        found: dict[str, dict[int, int]] = {}
+        for number, count in counts.items():
+            found.setdefault(self._meanings[number][3], {})[number] = count
+        return {name: self._figures(part) for name, part in sorted(found.items())}
+
+    def _figures(self, counts: Counts) -> Figures:
+        outcomes: dict[str, int] = {}
+        run: dict[int, int] = {}
+        wait: dict[int, int] = {}
+        for number, count in counts.items():
+            kind, outcome, bucket, _ = self._meanings[number]
+            if kind == "w":
+                wait[bucket] = wait.get(bucket, 0) + count
+            else:
+                run[bucket] = run.get(bucket, 0) + count
+                name = _OUTCOMES[outcome]
+                outcomes[name] = outcomes.get(name, 0) + count
+        return Figures(**outcomes, run=run, wait=wait)
+
+
+def added(parts: Iterable[Counts]) -> dict[int, int]:
+    """Counts of several stretches, or queues, together."""
+    sums: dict[int, int] = {}
     for part in parts:
-        for field, count in part.items():
-            sums[field] = sums.get(field, 0) + count
-    if job is not None:
-        return by_job([sums]).get(job, Figures())
-    return _figures((parse(field), count) for field, count in sums.items())
-
-
-def by_job(parts: Iterable[Counts]) -> dict[str, Figures]:
-    """As `figures`, for each job by its name."""
-    found: dict[str, dict[tuple[str, str, int, str], int]] = {}
-    for part in parts:
-        for field, count in part.items():
-            key = parse(field)
-            sums = found.setdefault(key[3], {})
-            sums[key] = sums.get(key, 0) + count
-    return {name: _figures(sums.items()) for name, sums in sorted(found.items())}
-
-
-def _figures(parsed: Iterable[tuple[tuple[str, str, int, str], int]]) -> Figures:
-    outcomes: dict[str, int] = {}
-    run: dict[int, int] = {}
-    wait: dict[int, int] = {}
-    for (kind, outcome, bucket, _), count in parsed:
-        if kind == "w":
-            wait[bucket] = wait.get(bucket, 0) + count
-        else:
-            run[bucket] = run.get(bucket, 0) + count
-            name = _OUTCOMES[outcome]
-            outcomes[name] = outcomes.get(name, 0) + count
-    return Figures(**outcomes, run=run, wait=wait)
+        for number, count in part.items():
+            sums[number] = sums.get(number, 0) + count
+    return sums

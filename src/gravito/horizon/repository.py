@@ -15,7 +15,7 @@ import msgspec
 
 from gravito.errors import HorizonError
 from gravito.horizon._acts import Acted, Action, Acts
-from gravito.horizon._figures import Figures, by_job, figures
+from gravito.horizon._figures import Figures, added
 from gravito.horizon._heartbeat import Order, WorkerRecord, order, read_workers
 from gravito.horizon._index import State
 from gravito.horizon._messages import Sizes
@@ -207,30 +207,28 @@ class Repository:
         Raises:
             HorizonError: there is no such window.
         """
-        names = [queue] if queue is not None else await self.names()
-        now = await self._now()
-        minute = now // _MINUTE
+        brokers = [self._broker(name) for name in ([queue] if queue is not None else await self.names())]
+        minute = await self._now() // _MINUTE
         if window == "1h":
             first, step = minute - 59, 60
-            reads = [self._periods.minutes(self._broker(name), minute, first, minute) for name in names]
+            parts = await self._periods.minutes(brokers, minute, first, minute)
         elif window in _HOURS:
             first, step = minute // 60 - _HOURS[window] + 1, 3600
-            reads = [self._periods.hours(self._broker(name), minute, first, minute // 60) for name in names]
+            parts = await self._periods.hours(brokers, minute, first, minute // 60)
         else:
             raise HorizonError(f"{window!r} is no window; allowed: 1h, 24h, 7d")
-        series = await asyncio.gather(*reads)
-        steps = list(zip(*series, strict=True))
+        fields, sums = self._periods.fields, added(parts)
         points = tuple(
-            Point(at=_moment((first + at) * step * 1000), figures=figures(parts, job))
-            for at, parts in enumerate(steps)
+            Point(at=_moment((first + at) * step * 1000), figures=fields.figures(part, job))
+            for at, part in enumerate(parts)
         )
-        jobs = by_job(part for parts in steps for part in parts)
-        total = (
-            jobs.get(job, Figures())
-            if job is not None
-            else figures(part for parts in steps for part in parts)
+        return Metrics(
+            window=window,
+            step=step,
+            points=points,
+            total=fields.figures(sums, job),
+            jobs=fields.by_job(sums),
         )
-        return Metrics(window=window, step=step, points=points, total=total, jobs=jobs)
 
     async def totals(self) -> dict[str, int]:
         """Of all queues since their first job: pushed, ok, retry, dead, release, cancelled, crashed."""
