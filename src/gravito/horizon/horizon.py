@@ -43,6 +43,7 @@ from gravito.horizon.settings import HorizonSettings
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from gravito.horizon.console import Console, ConsoleOptions
     from gravito.horizon.testing import Fake
     from gravito.horizon.worker import Tally
 
@@ -353,6 +354,17 @@ class Horizon:
         from gravito.horizon.testing import burst  # noqa: PLC0415  # only tests need it
 
         return await burst(self, queues or None, everything=everything)
+
+    # -- the console -----------------------------------------------------------------------------------------
+
+    def console(self, **options: Unpack[ConsoleOptions]) -> Console:
+        """Pages on these queues, as an ASGI application: serve it, or mount it under any path; see `console.console`.
+
+        Needs the extra `console`.
+        """
+        from gravito.horizon.console import console  # noqa: PLC0415  # its packages are an extra
+
+        return console(self, **options)
 
     # -- what the parts of the room need ---------------------------------------------------------------------
 

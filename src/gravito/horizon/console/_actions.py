@@ -1,0 +1,313 @@
+"""Every change that the console makes. Each is a POST, which the guard has checked before it arrives here.
+
+An action is a function that takes an `Ask`, reads its form, and returns a `Notice` for the page that comes after it, or
+a `Question` to be answered first: the same form is then posted once more, with `sure=yes` in it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, Final, cast, get_args
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from gravito.errors import ConfigurationError, HorizonError
+from gravito.horizon._acts import ALLOWED, Acted, Action
+from gravito.horizon._index import State
+from gravito.horizon._keys import check_id, check_queue
+from gravito.horizon._rows import Filter
+from gravito.horizon.console._format import count
+from gravito.horizon.console._security import add_cookie
+from gravito.horizon.console._site import Ask, Site
+from gravito.horizon.console._visit import THEMES, Notice
+
+__all__ = ["ACTIONS", "Question", "action", "actions_route", "api_action", "read_filter"]
+
+_PATIENCE: Final = 20.0  # seconds that one request works on many jobs, before it asks whether to go on
+_PARTS: Final = ("ready", "delayed", "parked", "done", "dead")
+
+# Words of each action: as a button, and as what was done.
+WORDS: Final = {
+    "retry": ("Retry", "back in their queue"),
+    "discard": ("Discard", "discarded"),
+    "cancel": ("Cancel", "cancelled"),
+    "run_now": ("Run now", "ready to run now"),
+    "delete": ("Delete", "deleted"),
+}
+
+
+class Question(msgspec.Struct, frozen=True):
+    """What is asked before a change that reaches far.
+
+    Args:
+        text: the question, with its count.
+        button: the answer that does it.
+    """
+
+    text: str
+    button: str
+
+
+Reply = Notice | Question
+ACTIONS: Final[dict[str, Callable[[Ask], Awaitable[Reply]]]] = {}  # by name, the last part of its path
+
+
+def action(name: str) -> Callable[[Callable[[Ask], Awaitable[Reply]]], Callable[[Ask], Awaitable[Reply]]]:
+    """Decorator: an action of this name, at `POST /actions/<name>` and `POST /api/actions/<name>`."""
+
+    def enter(function: Callable[[Ask], Awaitable[Reply]]) -> Callable[[Ask], Awaitable[Reply]]:
+        assert name not in ACTIONS
+        ACTIONS[name] = function
+        return function
+
+    return enter
+
+
+def actions_route(site: Site) -> Route:
+    """The actions of the pages."""
+
+    async def endpoint(request: Request) -> Response:
+        ask = Ask(site, request)
+        name = str(request.path_params["name"])
+        if name == "theme":
+            return _theme(ask)
+        if name not in ACTIONS:
+            raise HorizonError(f"there is no action {name!r}")
+        try:
+            reply = await ACTIONS[name](ask)
+        except (HorizonError, ConfigurationError) as error:
+            reply = Notice(str(error), "bad")
+        if isinstance(reply, Question):
+            fields = [(key, value) for key, values in ask.form.items() for value in values if key != "csrf"]
+            return ask.render(
+                "confirm.html", question=reply, fields=fields, back=ask.visit.local(ask.form.one("back"))
+            )
+        return ask.back(reply)
+
+    return Route("/actions/{name}", endpoint, methods=["POST"], name="action")
+
+
+async def api_action(ask: Ask) -> Response:
+    """The same for programs."""
+    name = ask.place("name")
+    if name not in ACTIONS:
+        return JSONResponse(
+            {"error": f"there is no action {name!r}; there are {', '.join(sorted(ACTIONS))}"}, 404
+        )
+    try:
+        reply = await ACTIONS[name](ask)
+    except (HorizonError, ConfigurationError) as error:
+        return JSONResponse({"error": str(error)}, 409)
+    if isinstance(reply, Question):
+        return JSONResponse({"error": f"{reply.text} Say so with sure=yes."}, 409)
+    return JSONResponse({"text": reply.text, "done": reply.kind == "good"})
+
+
+def _theme(ask: Ask) -> Response:
+    response = ask.back(Notice(""))
+    del response.headers["set-cookie"]
+    theme = ask.form.one("theme")
+    add_cookie(
+        response.headers, ask.request, "theme", theme if theme in THEMES else "auto", life=365 * 86_400
+    )
+    return response
+
+
+# -- queues --------------------------------------------------------------------------------------------------
+
+
+@action("queue.pause")
+async def pause(ask: Ask) -> Reply:
+    """`queue`: no worker claims its jobs."""
+    name = check_queue(ask.form.one("queue"))
+    await ask.repository.pause(name)
+    return Notice(f"{name} is paused; running jobs go on.")
+
+
+@action("queue.resume")
+async def resume(ask: Ask) -> Reply:
+    """`queue`: workers claim its jobs again."""
+    name = check_queue(ask.form.one("queue"))
+    await ask.repository.resume(name)
+    return Notice(f"{name} goes on.")
+
+
+@action("queue.purge")
+async def purge(ask: Ask) -> Reply:
+    """`queue`, `part`: forget all jobs of that part; running ones stay."""
+    name, part = check_queue(ask.form.one("queue")), ask.form.one("part")
+    if part not in _PARTS:
+        raise HorizonError(f"{part!r} is no part of a queue; allowed: {', '.join(_PARTS)}")
+    if not ask.sure:
+        number = await ask.repository.count(cast("State", part), name)
+        if not number:
+            return Notice(f"{name} has no {part} jobs.")
+        return Question(f"Delete {count(number)} {part} jobs of {name} for good?", f"Delete {count(number)}")
+    gone, left, end = 0, 0, time.monotonic() + _PATIENCE
+    async for some, rest in ask.repository.purging(name, cast("Any", part)):
+        gone, left = gone + some, rest
+        if time.monotonic() > end:
+            break
+    more = f" {count(left)} are left: ask once more." if left else ""
+    return Notice(f"{count(gone)} {part} jobs of {name} are deleted.{more}", "bad" if left else "good")
+
+
+@action("queue.forget")
+async def forget(ask: Ask) -> Reply:
+    """`queue`: take an empty one off the list."""
+    name = check_queue(ask.form.one("queue"))
+    await ask.repository.forget(name)
+    return Notice(f"{name} is off the list; its next job puts it there again.")
+
+
+# -- workers -------------------------------------------------------------------------------------------------
+
+
+@action("worker.drain")
+async def drain(ask: Ask) -> Reply:
+    """`worker`: it finishes its jobs and ends."""
+    name = ask.form.one("worker")
+    await ask.repository.order(name, "drain")
+    return Notice(f"{name} finishes its jobs and ends.")
+
+
+@action("worker.restart")
+async def restart(ask: Ask) -> Reply:
+    """`worker`: it finishes its jobs and ends, and its supervisor starts another one."""
+    name = ask.form.one("worker")
+    await ask.repository.order(name, "restart")
+    return Notice(f"{name} finishes its jobs and starts anew, if a supervisor runs it.")
+
+
+# -- jobs ----------------------------------------------------------------------------------------------------
+
+
+@action("jobs.act")
+async def act(ask: Ask) -> Reply:
+    """`do` (retry, discard, cancel, run_now, delete), and which: `job` once or more, each `queue/id`."""
+    do = _which(ask)
+    chosen: dict[str, list[str]] = {}
+    for text in ask.form.all("job"):
+        queue, _, job_id = text.partition("/")
+        chosen.setdefault(check_queue(queue), []).append(check_id(job_id))
+    number = sum(map(len, chosen.values()))
+    if not number:
+        return Notice("No jobs were chosen.", "bad")
+    if not ask.sure and (number > 1 or do == "delete"):
+        return _question(do, number)
+    acted = Acted()
+    for queue, ids in chosen.items():
+        acted = acted.plus(await ask.repository.act(do, queue, ids))
+    return _told(do, acted)
+
+
+@action("jobs.all")
+async def act_on_all(ask: Ask) -> Reply:
+    """`do`, `state`, `queue` (empty: all) and the fields of a search: all jobs that it finds."""
+    do, state = _which(ask), ask.form.one("state")
+    if state not in ALLOWED[do]:
+        raise HorizonError(f"{do} is for jobs that are {' or '.join(ALLOWED[do])}, not {state!r}")
+    queue = check_queue(ask.form.one("queue")) if ask.form.one("queue") else None
+    wanted = read_filter(ask.form.one)
+    if not ask.sure:
+        number = await ask.repository.count(state, queue, wanted)
+        return _question(do, number) if number else Notice("There are no such jobs.")
+    acted, end = Acted(), time.monotonic() + _PATIENCE
+    async for acted in ask.repository.acting(do, state, queue, wanted):
+        if time.monotonic() > end:
+            told = _told(do, acted)
+            return Notice(f"{told.text} That took long: ask once more for the others.", "bad")
+    return _told(do, acted)
+
+
+def read_filter(text: Callable[[str], str]) -> Filter:
+    """A search from a form, or from an address.
+
+    Args:
+        text: gives the value of a name; empty for none.
+
+    Raises:
+        HorizonError: a time that is none.
+    """
+    given = {name: text(name).strip() for name in Filter.__struct_fields__}
+    wanted: dict[str, Any] = {name: value for name, value in given.items() if value}
+    for name in ("since", "until"):
+        if name in wanted:
+            wanted[name] = _moment(name, wanted[name])
+    return Filter(**wanted)
+
+
+def _moment(name: str, text: str) -> datetime:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise HorizonError(f"{name} is {text!r}; say it as 2030-12-31T18:00") from None
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+def _which(ask: Ask) -> Action:
+    do = ask.form.one("do")
+    if do not in get_args(Action):
+        raise HorizonError(f"{do!r} is nothing to do to jobs; allowed: {', '.join(get_args(Action))}")
+    return cast("Action", do)
+
+
+def _question(do: str, number: int) -> Question:
+    verb = WORDS[do][0]
+    return Question(f"{verb} {count(number)} {'job' if number == 1 else 'jobs'}?", f"{verb} {count(number)}")
+
+
+def _told(do: str, acted: Acted) -> Notice:
+    parts = []
+    if acted.done or not (acted.asked or acted.left):
+        parts.append(f"{count(acted.done)} {'job is' if acted.done == 1 else 'jobs are'} {WORDS[do][1]}.")
+    if acted.asked:
+        parts.append(f"{count(acted.asked)} running {'was' if acted.asked == 1 else 'were'} asked to end.")
+    if acted.left:
+        parts.append(f"{count(acted.left)} had moved on, or cannot be changed like this.")
+    return Notice(" ".join(parts), "good" if acted.done or acted.asked else "bad")
+
+
+# -- schedules, batches --------------------------------------------------------------------------------------
+
+
+@action("schedule.pause")
+async def pause_schedule(ask: Ask) -> Reply:
+    """`schedule`: it fires no more."""
+    name = ask.form.one("schedule")
+    await ask.repository.pause_schedule(name)
+    return Notice(f"{name} does not fire until it is resumed.")
+
+
+@action("schedule.resume")
+async def resume_schedule(ask: Ask) -> Reply:
+    """`schedule`: it fires again."""
+    name = ask.form.one("schedule")
+    await ask.repository.pause_schedule(name, False)
+    return Notice(f"{name} fires again.")
+
+
+@action("schedule.run")
+async def run_schedule(ask: Ask) -> Reply:
+    """`schedule`: push its job now."""
+    name = ask.form.one("schedule")
+    job_id = await ask.repository.run_schedule(name)
+    return Notice(f"{name} was fired out of turn: job {job_id}.")
+
+
+@action("batch.cancel")
+async def cancel_batch(ask: Ask) -> Reply:
+    """`batch`: cancel what has not ended of it."""
+    name = ask.form.one("batch")
+    status = await ask.repository.batch(name)
+    if not ask.sure:
+        return Question(
+            f"Cancel the {count(status.left)} jobs of this batch that have not ended?", "Cancel them"
+        )
+    await ask.repository.cancel_batch(name)
+    return Notice("What had not ended of the batch is cancelled.")

@@ -1,0 +1,110 @@
+"""What stands at the door: health, login and logout, and the static files."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from gravito.errors import GravitoError
+from gravito.horizon.console._auth import Authentication, Token, too_many
+from gravito.horizon.console._security import add_cookie
+from gravito.horizon.console._site import Site
+from gravito.horizon.console._visit import visit_of
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+__all__ = ["inside_routes", "outside_routes", "public"]
+
+_HEALTH: Final = "/healthz"
+_LOGIN: Final = "/login"
+_STYLE: Final = "/static/console.css"  # the login page wears it; there is nothing of the queues in it
+_FOREVER: Final = "public, max-age=31536000, immutable"  # their address has their version in it
+
+
+def public(auth: Authentication | None) -> frozenset[str]:
+    """The paths that need no credentials."""
+    return frozenset({_HEALTH, _LOGIN, _STYLE} if auth is not None and auth.login else {_HEALTH})
+
+
+def outside_routes(site: Site, auth: Authentication | None) -> list[Route]:
+    """What anybody reaches."""
+    routes = [Route(_HEALTH, _health(site), name="health")]
+    if isinstance(auth, Token):
+        routes += [
+            Route(_LOGIN, _login_page(site), name="login"),
+            Route(_LOGIN, _login(site, auth), methods=["POST"]),
+            Route(_STYLE, _static(site, "console.css"), name="style"),
+        ]
+    return routes
+
+
+def inside_routes(site: Site) -> list[Route]:
+    """What the admitted reach."""
+    routes = [Route(f"/static/{name}", _static(site, name)) for name in site.assets]
+    if site.login:
+        routes.append(Route("/logout", _logout, methods=["POST"]))
+    return routes
+
+
+def _health(site: Site) -> Endpoint:
+    async def health(request: Request) -> Response:
+        try:
+            async with asyncio.timeout(5):
+                await site.horizon.client.ping()
+        except (GravitoError, TimeoutError):
+            return JSONResponse({"status": "the queue's server does not answer"}, 503)
+        return JSONResponse({"status": "ok"})
+
+    return health
+
+
+def _static(site: Site, name: str) -> Endpoint:
+    asset = site.assets[name]
+
+    async def static(request: Request) -> Response:
+        tag = f'"{asset.version}"'
+        headers = {"cache-control": _FOREVER, "etag": tag}
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers=headers)
+        return Response(asset.content, media_type=asset.kind, headers=headers)
+
+    return static
+
+
+def _login_page(site: Site) -> Endpoint:
+    async def login_page(request: Request) -> Response:
+        visit = visit_of(request)
+        context = {"next": visit.local(request.query_params.get("next", "")), "wrong": False}
+        return site.render(visit, "login.html", context)
+
+    return login_page
+
+
+def _login(site: Site, auth: Token) -> Endpoint:
+    async def login(request: Request) -> Response:
+        visit = visit_of(request)
+        if auth.tries.blocked(request):
+            return too_many()
+        target = visit.local(visit.form.one("next"))
+        cookie = auth.accept(visit.form.one("token"), visit)
+        if cookie is None:
+            auth.tries.failed(request)
+            return site.render(visit, "login.html", {"next": target, "wrong": True}, 401)
+        response = RedirectResponse(target, 303)
+        add_cookie(response.headers, request, "session", visit.session)
+        add_cookie(response.headers, request, "login", cookie, life=12 * 3600)
+        return response
+
+    return login
+
+
+async def _logout(request: Request) -> Response:
+    response = RedirectResponse(visit_of(request).url("/login"), 303)
+    for what in ("login", "session"):
+        add_cookie(response.headers, request, what, "", life=0)
+    return response

@@ -1,0 +1,71 @@
+"""What live pages hear: a source for each kind of page, at `GET /live/<name>`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from gravito.horizon.console._live import Values
+from gravito.horizon.console._overview import (
+    overview_values,
+    queue_values,
+    read_overview,
+    worker_values,
+)
+from gravito.horizon.console._site import Ask, NotFoundError, Site
+
+__all__ = ["SOURCES", "live_route", "source"]
+
+Source = Callable[[Site, str], Awaitable[Values]]
+SOURCES: Final[dict[str, Source]] = {}  # by name
+
+
+def source(name: str) -> Callable[[Source], Source]:
+    """Decorator: a source of this name. It gets the parameter `of` of the address as its second argument."""
+
+    def enter(function: Source) -> Source:
+        assert name not in SOURCES
+        SOURCES[name] = function
+        return function
+
+    return enter
+
+
+def live_route(site: Site) -> Route:
+    """Server-sent events."""
+
+    async def endpoint(request: Request) -> Response:
+        ask = Ask(site, request)
+        name, of = ask.place("name"), ask.text("of")
+        found = SOURCES.get(name)
+        if found is None:
+            raise NotFoundError(f"there are no live values {name!r}")
+        response = site.live.response(f"{name}?{of}", lambda: found(site, of))
+        return response or JSONResponse({"error": "too many open pages"}, 503, {"retry-after": "10"})
+
+    return Route("/live/{name}", endpoint, name="live")
+
+
+@source("overview")
+async def overview(site: Site, of: str) -> Values:
+    """All queues, the workers' number, the last hour and the server."""
+    return overview_values(await read_overview(site, live=True))
+
+
+@source("queue")
+async def queue(site: Site, of: str) -> Values:
+    """One queue; `of` is its name."""
+    row = await site.repository.queue(of)
+    workers = await site.repository.workers()
+    return {"shape": str(row.sizes.paused), **queue_values(row, workers)}
+
+
+@source("workers")
+async def workers(site: Site, of: str) -> Values:
+    """All workers."""
+    records = await site.repository.workers()
+    return worker_values(records, site.horizon.broker("default").now_ms())

@@ -1,0 +1,149 @@
+"""What the first pages show: all queues, all workers and the server, as values that the page and its live update share."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from gravito.horizon._heartbeat import WorkerRecord
+from gravito.horizon.console import _charts
+from gravito.horizon.console._format import NONE, count, duration, ms, percent, rate, size
+from gravito.horizon.console._live import Values
+from gravito.horizon.console._server import Server, read_server
+from gravito.horizon.console._site import Site
+from gravito.horizon.repository import Metrics, QueueRow
+
+__all__ = [
+    "Overview",
+    "fingerprint",
+    "load",
+    "overview_values",
+    "queue_values",
+    "read_overview",
+    "worker_values",
+]
+
+_FRESH: Final = 5.0  # seconds for which live pages show the same figures of an hour, and the same server
+_TOTALS: Final = ("pushed", "ok", "retry", "dead", "cancelled", "crashed")
+
+
+class Overview(msgspec.Struct, frozen=True):
+    """All of it at one moment."""
+
+    queues: Sequence[QueueRow]
+    workers: Sequence[WorkerRecord]
+    hour: Metrics
+    server: Server
+
+    @property
+    def shape(self) -> str:
+        """Another text if there is a row more or less, so that the page has to be read anew."""
+        queues = [(row.name, row.sizes.paused) for row in self.queues]
+        return fingerprint(
+            [*queues, [(worker.id, worker.state) for worker in self.workers], self.server.warnings]
+        )
+
+
+def fingerprint(parts: Iterable[Any]) -> str:
+    """A short text that differs when the parts do."""
+    return hashlib.sha256(repr(list(parts)).encode()).hexdigest()[:12]
+
+
+async def read_overview(site: Site, *, live: bool = False) -> Overview:
+    """Ask the repository.
+
+    Args:
+        site: the console.
+        live: for a sampler, which asks again and again: what moves slowly is asked for less often.
+    """
+    age = _FRESH if live else 0.0
+    queues, workers, hour, server = await asyncio.gather(
+        site.repository.queues(),
+        site.repository.workers(),
+        site.lately("hour", age, lambda: site.repository.metrics("1h")),
+        site.lately("server", age, lambda: read_server(site.horizon.client)),
+    )
+    return Overview(queues, workers, hour, server)
+
+
+def load(row: QueueRow, workers: Sequence[WorkerRecord]) -> float | None:
+    """The share of the places for running jobs that are taken by this queue's; None without workers."""
+    places = sum(worker.concurrency for worker in workers if row.name in worker.queues)
+    return min(1.0, row.sizes.running / places) if places else None
+
+
+def overview_values(seen: Overview) -> dict[str, str]:
+    """All values of the overview by their key."""
+    rows, hour = seen.queues, seen.hour
+    lately = hour.points[-2].figures  # the last minute that is over
+    values = {
+        "shape": seen.shape,
+        "all.ready": count(sum(row.ready for row in rows)),
+        "all.delayed": count(sum(row.sizes.delayed for row in rows)),
+        "all.running": count(sum(row.sizes.running for row in rows)),
+        "all.parked": count(sum(row.sizes.parked for row in rows)),
+        "all.dead": count(sum(row.sizes.dead for row in rows)),
+        "all.oldest": duration(max([row.oldest for row in rows if row.oldest is not None], default=None)),
+        "all.workers": count(len(seen.workers)),
+        "minute.ok": rate(lately.ok / 60),
+        "minute.failed": count(lately.retried + lately.dead),
+        "hour.ok": count(hour.total.ok),
+        "hour.failures": percent(hour.total.failures),
+        "hour.wait": ms(hour.total.wait_ms(0.95)),
+        "hour.run": ms(hour.total.run_ms(0.95)),
+        "hour.line": _charts.spark_path([float(point.figures.ended) for point in hour.points[:-1]]),
+        "server.memory": size(seen.server.memory),
+        "server.commands": count(seen.server.commands),
+        "server.clients": count(seen.server.clients),
+    }
+    for name in _TOTALS:
+        values[f"total.{name}"] = count(sum(row.sizes.totals.get(name, 0) for row in rows))
+    for row in rows:
+        values.update(queue_values(row, seen.workers))
+    return values
+
+
+def queue_values(row: QueueRow, workers: Sequence[WorkerRecord]) -> dict[str, str]:
+    """The values of one queue."""
+    sizes, share = row.sizes, load(row, workers)
+    key = f"q.{row.name}"
+    values = {
+        f"{key}.ready": count(row.ready),
+        f"{key}.delayed": count(sizes.delayed),
+        f"{key}.running": count(sizes.running),
+        f"{key}.parked": count(sizes.parked),
+        f"{key}.done": count(sizes.done),
+        f"{key}.dead": count(sizes.dead),
+        f"{key}.oldest": duration(row.oldest),
+        f"{key}.workers": count(row.workers),
+        f"{key}.load": NONE if share is None else percent(share),
+        f"{key}.bar": f"{100 * (share or 0):.1f}",
+        f"{key}.fair": count(sizes.fair),
+    }
+    for line, number in enumerate(sizes.ready):
+        values[f"{key}.ready{line}"] = count(number)
+    for name in _TOTALS:
+        values[f"{key}.total.{name}"] = count(sizes.totals.get(name, 0))
+    return values
+
+
+def worker_values(workers: Sequence[WorkerRecord], now_ms: int) -> Values:
+    """The values of all workers."""
+    states = [(worker.id, worker.state, [job.id for job in worker.jobs]) for worker in workers]
+    values = {"shape": fingerprint(states), "all.workers": count(len(workers))}
+    for worker in workers:
+        key = f"w.{worker.id}"
+        values[f"{key}.running"] = count(worker.running)
+        values[f"{key}.waiting"] = count(worker.waiting)
+        values[f"{key}.cpu"] = f"{worker.cpu:.0f} %"
+        values[f"{key}.memory"] = size(worker.memory)
+        values[f"{key}.done"] = count(worker.tally.get("done", 0))
+        values[f"{key}.bar"] = f"{100 * min(1.0, worker.running / worker.concurrency):.1f}"
+        values[f"{key}.up"] = duration((now_ms - worker.started) / 1000)
+        for job in worker.jobs[:20]:
+            values[f"{key}.job.{job.id}"] = duration(max(0, now_ms - job.since) / 1000)
+    return values

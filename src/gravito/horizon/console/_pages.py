@@ -1,0 +1,159 @@
+"""The pages: overview, queues, one queue, workers; and the list of all pages, which is the menu too.
+
+How to write a further page
+---------------------------
+1. A function in `_pages_<what>.py`: `async def jobs(ask: Ask) -> Response`. It reads from `ask.repository` only (what is
+   missing there is added there), takes parameters by `ask.text("q")`, `ask.choice("window", ("1h", "24h"))`,
+   `ask.number("offset")` and `ask.place("queue")` (a `{queue}` of its path), and ends with
+   `return ask.render("jobs.html", jobs=..., ...)`. Nothing found: `raise NotFoundError("there is no job ...")`. Errors of
+   the server need no care: they become a page of their own.
+2. An entry in `PAGES` below: path, name, function, and a title if it belongs into the menu.
+3. A template that begins with `{% extends "base.html" %}`, imports `{% import "parts.html" as ui with context %}`, sets
+   `{% set active = "jobs" %}` (the name of the page that is lit in the menu), and fills the blocks `title`, `actions`
+   (buttons right of the heading) and `content`. It knows `url(path, name=value)` for every address (never write one by
+   hand: the console may be mounted anywhere), `asset`, `charts` (`_charts.py`), `visit`, `site`, and the filters of
+   `_format.py`: `count rate percent duration ms size when short data`.
+   From `parts.html`: `ui.tile(label, value, key=..., hint=...)`, `ui.button(action, label, fields, kind=...)` (a form
+   with one button that POSTs to an action), `ui.badge(state)`, `ui.empty(text)`, `ui.pager(offset, limit, total, query)`,
+   `ui.windows(current, ...)`, `ui.hidden()` (the CSRF token, for a form of your own with `method="post"`).
+   Classes worth knowing: `grid tiles`, `card`, `table-wrap` around each `<table>`, `num` (cells of figures), `mono`,
+   `muted`, `row-actions`, `form-line` (filters in one line), `code` (a `<pre>`), `timeline`.
+4. No `style=`, no `onclick=`, no `<style>`, no script of the page's own, no `|safe`: the policy lets nothing in, and a
+   test walks all pages. Sizes are attributes of SVG (see `charts.bar`, `charts.stack`), behaviour is an attribute that
+   `console.js` knows: `data-confirm`, `data-select-all`, `data-copy`, `data-submit`, `data-key`.
+5. Live values: a function in `_live_pages.py` with `@source("jobs")` gives a flat dict, key -> text; the page passes
+   `live=ask.visit.url("/live/jobs", of=...)` and has elements with `data-key="..."`. By `data-to="d"` (or "width") the
+   value goes to that attribute instead of the text. A key `shape` that differs from the page's `shape=` makes the script
+   read the page anew and replace its content. Write the value with the same function of `_format.py` on both sides.
+6. A change is a function in `_actions*.py` with `@action("job.something")`; see there.
+7. The test `tests/horizon/console/test_walk.py` visits whatever is in `PAGES`; give it a sample for new parameters.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from starlette.responses import Response
+
+from gravito.horizon.console import _charts
+from gravito.horizon.console._format import count, rate
+from gravito.horizon.console._overview import (
+    load,
+    overview_values,
+    queue_values,
+    read_overview,
+    worker_values,
+)
+from gravito.horizon.console._site import Ask, NotFoundError, Page
+from gravito.horizon.repository import Metrics
+
+__all__ = ["PAGES", "WINDOWS", "moments", "throughput"]
+
+WINDOWS: Final = ("1h", "24h", "7d")
+_SPANS: Final = {"1h": "the last hour", "24h": "the last 24 hours", "7d": "the last 7 days"}
+PRIORITIES: Final = ("critical", "high", "default", "low")
+
+
+async def overview(ask: Ask) -> Response:
+    """Everything at a glance."""
+    window = ask.choice("window", WINDOWS)
+    seen, day, week = await asyncio.gather(
+        read_overview(ask.site), ask.repository.metrics("24h"), ask.repository.metrics("7d")
+    )
+    windows = {"1h": seen.hour, "24h": day, "7d": week}
+    return ask.render(
+        "overview.html",
+        seen=seen,
+        value=overview_values(seen),
+        windows=windows,
+        window=window,
+        chart=throughput(windows[window]),
+        load={row.name: load(row, seen.workers) for row in seen.queues},
+        spans=_SPANS,
+        live=ask.visit.url("/live/overview"),
+        shape=seen.shape,
+    )
+
+
+async def queues(ask: Ask) -> Response:
+    """All queues, by state and priority."""
+    seen = await read_overview(ask.site)
+    return ask.render(
+        "queues.html",
+        seen=seen,
+        value=overview_values(seen),
+        load={row.name: load(row, seen.workers) for row in seen.queues},
+        priorities=PRIORITIES,
+        live=ask.visit.url("/live/overview"),
+        shape=seen.shape,
+    )
+
+
+async def queue(ask: Ask) -> Response:
+    """One queue."""
+    name, window = ask.place("queue"), ask.choice("window", WINDOWS)
+    if name not in await ask.repository.names():
+        raise NotFoundError(f"There is no queue {name!r}, or it never had a job.")
+    row, workers, limits, metrics = await asyncio.gather(
+        ask.repository.queue(name),
+        ask.repository.workers(),
+        ask.repository.limits(name),
+        ask.repository.metrics(window, name),  # type: ignore[arg-type]  # one of WINDOWS
+    )
+    return ask.render(
+        "queue.html",
+        row=row,
+        workers=[worker for worker in workers if name in worker.queues],
+        limits=limits,
+        metrics=metrics,
+        window=window,
+        chart=throughput(metrics),
+        value=queue_values(row, workers),
+        load=load(row, workers),
+        priorities=PRIORITIES,
+        spans=_SPANS,
+        live=ask.visit.url("/live/queue", of=name),
+        shape=str(row.sizes.paused),
+    )
+
+
+async def workers(ask: Ask) -> Response:
+    """All worker processes, and what they do."""
+    records = await ask.repository.workers()
+    value = worker_values(records, ask.horizon.broker("default").now_ms())
+    return ask.render(
+        "workers.html",
+        workers=records,
+        value=value,
+        live=ask.visit.url("/live/workers"),
+        shape=value["shape"],
+    )
+
+
+def moments(metrics: Metrics) -> list[str]:
+    """Names for the places on the time axis, in UTC."""
+    pattern = "%a %d %H:%M" if metrics.window == "7d" else "%H:%M"
+    return [point.at.strftime(pattern) for point in metrics.points]
+
+
+def throughput(metrics: Metrics) -> str:
+    """The chart of jobs that went well and runs that failed, a step each."""
+    good = [float(point.figures.ok) for point in metrics.points]
+    bad = [float(point.figures.retried + point.figures.dead) for point in metrics.points]
+    step = "minute" if metrics.step == 60 else "hour"
+    return _charts.timeline(
+        [_charts.Series("done", good, "good", area=True), _charts.Series("failed runs", bad, "bad")],
+        moments(metrics),
+        f"Jobs done and runs failed each {step} of {_SPANS[metrics.window]}: "
+        f"{count(metrics.total.ok)} done, {count(metrics.total.retried + metrics.total.dead)} failed",
+        unit=rate,
+    )
+
+
+PAGES: Final = [
+    Page("/", "overview", overview, "Overview"),
+    Page("/queues", "queues", queues, "Queues"),
+    Page("/queues/{queue}", "queue", queue),
+    Page("/workers", "workers", workers, "Workers"),
+]

@@ -1,0 +1,175 @@
+"""The console as an ASGI application, to be mounted or served."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gravito.errors import ConfigurationError, GravitoError, UnknownJobError
+from gravito.horizon.console import _api, _entry
+from gravito.horizon.console._actions import actions_route
+from gravito.horizon.console._auth import Answer, Authentication, Basic, Function, Token
+from gravito.horizon.console._live_pages import live_route
+from gravito.horizon.console._pages import PAGES
+from gravito.horizon.console._security import LOOPBACK, Guard
+from gravito.horizon.console._site import Ask, NotFoundError, Site
+from gravito.horizon.console._visit import visit_of
+
+if TYPE_CHECKING:
+    from gravito.horizon.horizon import Horizon
+
+__all__ = ["Auth", "Console", "ConsoleOptions", "console"]
+
+log = logging.getLogger("gravito.horizon")
+
+Auth = Token | Basic | Callable[[Request], Answer | Awaitable[Answer]]
+
+
+class Console:
+    """An ASGI application. It keeps no state of its own but for figures that it has read: any number may run."""
+
+    def __init__(self, site: Site, auth: Authentication | None, hosts: Sequence[str]) -> None:
+        self.site = site
+        self.auth = auth
+        self._guard = Guard(
+            _inside(site),
+            _outside(site, auth),
+            public=_entry.public(auth),
+            auth=auth,
+            hosts=hosts,
+            refuse=self._refuse,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Console of {self.site.horizon!r}, {self.auth!r}>"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """https://asgi.readthedocs.io/en/latest/specs/main.html"""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        else:
+            await self._guard(scope, receive, send)
+
+    def close(self) -> None:
+        """End the open live pages, so that the server can end."""
+        self.site.live.close()
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            await send({"type": f"{message['type']}.complete"})
+            if message["type"] == "lifespan.shutdown":
+                self.close()
+                return
+
+    def _refuse(self, request: Request, status: int, text: str) -> Response:
+        return _failure(self.site, request, status, text)
+
+
+class ConsoleOptions(TypedDict, total=False):
+    """The options of `console`."""
+
+    auth: Auth | None
+    allowed_hosts: Sequence[str]
+    title: str
+
+
+def console(
+    horizon: Horizon,
+    *,
+    auth: Auth | None = None,
+    allowed_hosts: Sequence[str] = LOOPBACK,
+    title: str = "Horizon",
+) -> Console:
+    """The console of a Horizon, for any ASGI server, or to be mounted in an application under any path.
+
+    Args:
+        horizon: whose queues are shown.
+        auth: `Token`, `Basic`, or a function that takes the Starlette request and gives the user's name, or None; it
+            may be async. Without one, the console answers this machine only.
+        allowed_hosts: host names, without port, that it answers to; `*.example.com` takes all below.
+        title: above all pages.
+
+    Raises:
+        ConfigurationError: `auth` is none of these, or `allowed_hosts` is a lone text.
+    """
+    if isinstance(allowed_hosts, str) or not all(isinstance(host, str) and host for host in allowed_hosts):
+        raise ConfigurationError(
+            f"allowed_hosts is {allowed_hosts!r}; allowed: a list of host names", field="allowed_hosts"
+        )
+    known: Authentication | None
+    if auth is None or isinstance(auth, Token | Basic):
+        known = auth
+    elif callable(auth):
+        known = Function(auth)
+    else:
+        raise ConfigurationError(
+            f"auth is a {type(auth).__name__}; allowed: Token(...), Basic(...), a function, or None",
+            field="auth",
+        )
+    return Console(Site(horizon, title, login=known is not None and known.login), known, allowed_hosts)
+
+
+def _inside(site: Site) -> ASGIApp:
+    site.menu[:] = [page for page in PAGES if page.menu]
+    routes = [Route(page.path, _endpoint(site, page.answer), name=page.name) for page in PAGES]
+    routes += [
+        actions_route(site),
+        live_route(site),
+        *_api.routes(site),
+        *_entry.inside_routes(site),
+    ]
+    return _app(site, routes)
+
+
+def _outside(site: Site, auth: Authentication | None) -> ASGIApp:
+    return _app(site, _entry.outside_routes(site, auth))
+
+
+def _endpoint(
+    site: Site, answer: Callable[[Ask], Awaitable[Response]]
+) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        return await answer(Ask(site, request))
+
+    return endpoint
+
+
+def _app(site: Site, routes: Sequence[Route]) -> Starlette:
+    async def known(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return _failure(site, request, error.status_code, str(error.detail), error.headers)
+
+    async def expected(request: Request, error: Exception) -> Response:
+        if isinstance(error, NotFoundError | UnknownJobError):
+            return _failure(site, request, 404, str(error))
+        log.warning("the console could not answer %s: %s", request.url.path, error)
+        return _failure(site, request, 503, f"The queue's server did not do this: {error}")
+
+    async def unexpected(request: Request, error: Exception) -> Response:
+        return _failure(
+            site, request, 500, "This page has a fault. The log of the console's process says more."
+        )
+
+    handlers: dict[Any, Any] = {HTTPException: known, GravitoError: expected, Exception: unexpected}
+    app = Starlette(routes=routes, exception_handlers=handlers)
+    app.router.redirect_slashes = False
+    return app
+
+
+def _failure(site: Site, request: Request, status: int, text: str, headers: Any = None) -> Response:
+    """An error as a page, or for programs as JSON."""
+    visit = visit_of(request)
+    if visit.path.startswith("/api/") or "text/html" not in request.headers.get("accept", "text/html"):
+        return JSONResponse({"error": text}, status, headers)
+    response = site.render(visit, "error.html", {"status": status, "text": text}, status)
+    response.headers.update(headers or {})
+    return response
