@@ -616,7 +616,7 @@ async def test_ended_jobs_are_kept_by_number_and_by_age(brokers: Make, redis: Cl
     await broker.keep("w", [])
     sizes = await broker.sizes()
     assert (sizes.done, sizes.dead) == (0, 2)
-    assert await left(redis) == {"dead", "jobs", "notes", "tries"}
+    assert await left(redis) == {"causes", "dead", "jobs", "notes", "tries"}
     assert sorted(await broker.discard(["10", "11", "09"])) == ["10", "11"]
     assert await left(redis) == set()
 

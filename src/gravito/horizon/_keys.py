@@ -29,7 +29,7 @@ PARTS: Final = (
         "cancels",
         "gone",
     ),
-    *("waiting", "wake", "steps", "producers", "outbox", "conf", "totals", "claims"),
+    *("waiting", "wake", "steps", "producers", "outbox", "conf", "totals", "claims", "causes"),
 )
 
 _QUEUE: Final = re.compile(r"[A-Za-z0-9_.:-]{1,100}")

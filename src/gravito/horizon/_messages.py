@@ -73,6 +73,7 @@ class Done(msgspec.Struct, frozen=True):
         tuple[str, Envelope], ...
     ] = ()  # (queue, job): they are pushed if this completion is accepted
     note: bytes | None = None  # for the outbox, under the same condition
+    cause: str = ""  # dead: "<job's name>|<class of error>", by which the dead are counted
 
 
 class Step(msgspec.Struct, frozen=True):

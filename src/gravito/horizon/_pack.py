@@ -127,7 +127,7 @@ def completions(
     more = {
         at: _more(one, queue)
         for at, one in enumerate(done, 1)
-        if one.delay or one.pushes or one.note is not None
+        if one.delay or one.pushes or one.note is not None or one.cause
     }
     return (
         [one.id for one in done],
@@ -158,4 +158,4 @@ def _more(one: Done, queue: str) -> tuple[Any, ...]:
     entries = [raw(_encode(("push", target, jobs))) for target, jobs in others.items()]
     if one.note is not None:
         entries.append(raw(_encode(("note", "", one.note))))
-    return one.delay, envelopes(own) if own else False, entries
+    return one.delay, envelopes(own) if own else False, entries, one.cause or "|"

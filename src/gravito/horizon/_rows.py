@@ -121,23 +121,29 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         )
 
     @property
-    def wants_record(self) -> bool:
-        """Whether a live or dead job's record has to be read."""
-        return self.error is not None
+    def by_cause(self) -> bool:
+        """Whether it asks for what dead jobs are counted by."""
+        return self.name is not None or self.error is not None
 
-    def admits(self, body: Body | None, record: Record | None, outcome: str | None = None) -> bool:
-        """Whether a job is one of those that are asked for, but for its time.
+    @property
+    def beyond_cause(self) -> bool:
+        """Whether it asks for more than that."""
+        return msgspec.structs.replace(self, name=None, error=None).looks_inside
+
+    def failed_with(self, record: Record | None) -> bool:
+        """Whether a job's latest error is the one that is asked for."""
+        return self.error is None or (record is not None and _error_type(record) == self.error)
+
+    def admits(self, body: Body | None, outcome: str | None = None) -> bool:
+        """Whether a job is one of those that are asked for, but for its time and its errors.
 
         Args:
             body: the job's.
-            record: of its latest run.
             outcome: of an ended job.
         """
         if body is None or (self.name is not None and body.name != self.name):
             return False
         if self.outcome is not None and outcome != self.outcome:
-            return False
-        if self.error is not None and (record is None or _error_type(record) != self.error):
             return False
         extra = body.extra
         if self.tag is not None and (extra is None or self.tag not in extra.tags):
@@ -279,11 +285,6 @@ def _timeline(horizon: Horizon, job_id: str, record: Record) -> tuple[AttemptRow
         text = {"error_type": latest.type, "error": latest.message, "traceback": latest.traceback or None}
         rows[place] = msgspec.structs.replace(rows[place], **text)
     return tuple(rows)
-
-
-def error_type(record: Record) -> str:
-    """The class of a record's latest error; empty without one."""
-    return _error_type(record) or ""
 
 
 def _error_type(record: Record) -> str | None:

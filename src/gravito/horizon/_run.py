@@ -324,6 +324,7 @@ class Runner:
             wait_ms=waited(job),
             pushes=pushes,
             note=note,
+            cause=f"{body.name}|{end.error.type[:200]}" if outcome == "dead" and end and end.error else "",
         )
 
     def _followers(self, extra: _payload.Extra, outcome: Outcome) -> tuple[Travel, ...]:

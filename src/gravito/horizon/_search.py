@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -13,13 +14,13 @@ from gravito.errors import HorizonError, PayloadError
 from gravito.horizon import _payload
 from gravito.horizon._index import Index, Lines, State, Timed, index, open_mark, seal_mark
 from gravito.horizon._payload import NIL, Body, Record
-from gravito.horizon._rows import Filter, JobRow, error_type, read_row
+from gravito.horizon._rows import Filter, JobRow, moment, read_row
 
 if TYPE_CHECKING:
     from gravito.horizon._broker import Broker
     from gravito.horizon.horizon import Horizon
 
-__all__ = ["Group", "JobPage", "Search"]
+__all__ = ["DeadGroup", "JobPage", "Search"]
 
 _CHUNK: Final = 500  # jobs that are looked at in one go
 _SCANNED: Final = 5_000  # jobs that one call looks at, before it answers with what it has
@@ -42,12 +43,25 @@ class JobPage(msgspec.Struct, frozen=True, kw_only=True):
     scanned: int = 0
 
 
-class Group(msgspec.Struct):
-    """Dead jobs that are alike."""
+class DeadGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """Dead jobs of a queue with the same name and the same class of error.
 
-    count: int = 0
-    latest: float = 0  # epoch ms
-    sample: str = ""
+    Args:
+        queue: where they are.
+        name: the job's name; empty for those whose worker died, and could not say.
+        error: the class of the error.
+        count: how many.
+        latest: when the latest one died.
+        sample: id of that.
+        message: its error's text, while it is dead.
+    """
+
+    queue: str
+    name: str
+    error: str
+    count: int
+    latest: datetime | None
+    sample: str
     message: str | None = None
 
 
@@ -60,9 +74,6 @@ class Search:
 
     def __init__(self, horizon: Horizon) -> None:
         self._horizon = horizon
-        self._causes: dict[
-            str, dict[str, tuple[float, str, str]]
-        ] = {}  # by queue and id of dead jobs: ms, name, error
 
     def __repr__(self) -> str:
         return f"<Search of {self._horizon!r}>"
@@ -156,35 +167,24 @@ class Search:
         due = [body.due for data in bodies if (body := _body(data)) is not None]
         return min(due, default=None)
 
-    async def dead_groups(self, queue: str, most: int) -> dict[tuple[str, str], Group]:
-        """The latest dead jobs of a queue by name and class of error. What a job died of is read once."""
-        line = index(self._broker(queue), "dead")
-        known = self._causes.get(queue, {})
-        now: dict[str, tuple[float, str, str]] = {}
-        groups: dict[tuple[str, str], Group] = {}
-        position: Any = None
-        while len(now) < most:
-            entries, position = await line.after(position, _CHUNK)
-            if position is None:
-                break
-            missing = [job_id for at, job_id in entries if known.get(job_id, (None,))[0] != at]
-            causes = dict(zip(missing, await self._causes_of(line.broker, missing), strict=True))
-            for at, job_id in entries:
-                name, error = causes[job_id] if job_id in causes else known[job_id][1:]
-                now[job_id] = (at, name, error)
-                group = groups.setdefault((name, error), Group(0, at, job_id))
-                group.count += 1
-        self._causes[queue] = now
-        samples = await self._rows([(line.broker, group.sample) for group in groups.values()])
-        for group, row in zip(groups.values(), samples, strict=True):
-            group.message = row.error
-        return groups
-
-    async def _causes_of(self, broker: Broker, ids: list[str]) -> list[tuple[str, str]]:
-        if not ids:
-            return []
-        pairs = await self._live(broker, ids, records=True)
-        return [(_name(body), _cause(record)) for body, record in pairs]
+    async def dead_groups(self, queue: str) -> list[DeadGroup]:
+        """Dead jobs of a queue by name and class of error, as they are counted when they die."""
+        broker = self._broker(queue)
+        causes = await self._bytes.hgetall(broker.keys.part("causes"))
+        parsed = [(*cause.decode().split("|", 1), *value.split(b":", 2)) for cause, value in causes.items()]
+        samples = await self._rows([(broker, sample.decode()) for *_, sample in parsed])
+        return [
+            DeadGroup(
+                queue=queue,
+                name=name,
+                error=error,
+                count=int(count),
+                latest=moment(int(at)),
+                sample=sample.decode(),
+                message=row.error if row.state == "dead" else None,
+            )
+            for (name, error, count, at, sample), row in zip(parsed, samples, strict=True)
+        ]
 
     # -- looking inside --------------------------------------------------------------------------------------
 
@@ -197,14 +197,21 @@ class Search:
             return [
                 job_id
                 for job_id, (outcome, record) in zip(ids, ended, strict=True)
-                if wanted.admits(_inner(record), record, outcome)
+                if wanted.admits(_inner(record), outcome) and wanted.failed_with(record)
             ]
-        pairs = await self._live(broker, ids, records=wanted.wants_record)
+        if state == "dead" and wanted.by_cause:
+            tries = await self._bytes.hmget(broker.keys.part("tries"), ids)
+            ids = [job_id for job_id, one in zip(ids, tries, strict=True) if _died_of(one, wanted)]
+            if not wanted.beyond_cause or not ids:
+                return ids
+        pairs = await self._live(broker, ids, records=wanted.error is not None and state != "dead")
         timed = state in ("delayed", "dead")
         return [
             job_id
             for job_id, (body, record) in zip(ids, pairs, strict=True)
-            if wanted.admits(body, record) and (timed or body is None or wanted.in_time(body.due))
+            if (state == "dead" or wanted.failed_with(record))
+            and wanted.admits(body)
+            and (timed or body is None or wanted.in_time(body.due))
         ]
 
     async def _live(
@@ -257,9 +264,7 @@ def _outcome(data: bytes | None) -> str | None:
     return None if not data else "ok" if data[:1] == b"o" else "cancelled"
 
 
-def _name(body: Body | None) -> str:
-    return "" if body is None else body.name
-
-
-def _cause(record: Record | None) -> str:
-    return "gravito.errors.ProcessDiedError" if record is None else error_type(record)
+def _died_of(tries: bytes | None, wanted: Filter) -> bool:
+    """Whether a dead job's entry among the tries, '<attempts>:<crashes>:<mark>:<cause>', is what a filter asks for."""
+    name, _, error = (tries or b"").decode().split(":", 3)[-1].partition("|")
+    return wanted.name in (None, name) and wanted.error in (None, error)

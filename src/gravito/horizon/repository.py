@@ -21,7 +21,7 @@ from gravito.horizon._index import State
 from gravito.horizon._messages import Sizes
 from gravito.horizon._periods import Periods
 from gravito.horizon._rows import Filter, JobDetail, JobRow, moment, read_detail
-from gravito.horizon._search import JobPage, Search
+from gravito.horizon._search import DeadGroup, JobPage, Search
 from gravito.horizon._timetable import ScheduleRow, Timetable
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ Window = Literal["1h", "24h", "7d"]
 
 _MINUTE: Final = 60_000  # ms
 _HOURS: Final = {"24h": 24, "7d": 168}
-_GROUPED: Final = 20_000  # dead jobs of a queue that are grouped by error, the latest
 
 
 class QueueRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,28 +97,6 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True):
     points: tuple[Point, ...]
     total: Figures
     jobs: dict[str, Figures]
-
-
-class DeadGroup(msgspec.Struct, frozen=True, kw_only=True):
-    """Dead jobs of a queue with the same name and the same class of error.
-
-    Args:
-        queue: where they are.
-        name: the job's name.
-        error: the class of the error.
-        count: how many.
-        latest: when the latest one died.
-        sample: id of that.
-        message: its error's text.
-    """
-
-    queue: str
-    name: str
-    error: str
-    count: int
-    latest: datetime | None
-    sample: str
-    message: str | None = None
 
 
 class Repository:
@@ -317,25 +294,10 @@ class Repository:
         return None
 
     async def dead_groups(self, queue: str | None = None) -> list[DeadGroup]:
-        """Dead jobs by name and class of error, the largest group first.
-
-        Of a queue with more than 20,000 dead jobs the latest ones are grouped.
-        """
+        """Dead jobs by name and class of error, the largest group first."""
         names = [queue] if queue is not None else await self.names()
-        groups: list[DeadGroup] = []
-        for name in names:
-            for (job, error), found in (await self._search.dead_groups(name, _GROUPED)).items():
-                groups.append(
-                    DeadGroup(
-                        queue=name,
-                        name=job,
-                        error=error,
-                        count=found.count,
-                        latest=moment(round(found.latest)),
-                        sample=found.sample,
-                        message=found.message,
-                    )
-                )
+        found = await asyncio.gather(*[self._search.dead_groups(name) for name in names])
+        groups = [group for part in found for group in part]
         return sorted(groups, key=lambda group: (-group.count, group.queue, group.name, group.error))
 
     # -- what readers may do ---------------------------------------------------------------------------------

@@ -5,9 +5,10 @@
 --   ready:0..3 LIST  by priority (critical, high, default, low): '<id>', or '!<id>' of special jobs
 --   delayed    ZSET  due ms; members, and 'L<limit>' for a rate limit that lets parked jobs go on
 --   leases     ZSET  end of the lease in ms; fences of claims, of which each covers the jobs of one step
+--   causes     HASH  '<job's name>|<class of error>' -> '<dead jobs>:<ms of the latest>:<its id>'; a thousand at most
 --   claims     HASH  fence -> ids of the jobs that were claimed with it (parted by spaces)
 --   active     HASH  id -> '<mark><fence>:<worker>'; running jobs
---   tries      HASH  id -> '<failed attempts>:<crashes>'; absent is 0:0; of the dead with ':<mark>'
+--   tries      HASH  id -> '<failed attempts>:<crashes>'; absent is 0:0; of the dead with ':<mark>:<cause>'
 --   results    HASH  id -> 'o' or 'c' (ok, cancelled) and the record; ended jobs that are kept
 --   done, dead ZSET  ms of the end; ids
 --   notes      HASH  id -> what went wrong last, opaque
@@ -39,7 +40,7 @@ local JOBS, DELAYED, LEASES, ACTIVE, TRIES, RESULTS = KEYS[1], KEYS[6], KEYS[7],
 local DONE, DEAD, NOTES, FAIR, VT, ROUTES = KEYS[11], KEYS[12], KEYS[13], KEYS[14], KEYS[15], KEYS[16]
 local LIMITS, PARKED, SPOTS, UNIQUE, CANCELS, GONE = KEYS[17], KEYS[18], KEYS[19], KEYS[20], KEYS[21], KEYS[22]
 local WAITING, WAKE, STEPS, PRODUCERS, OUTBOX = KEYS[23], KEYS[24], KEYS[25], KEYS[26], KEYS[27]
-local CONF, TOTALS, CLAIMS, COUNTERS = KEYS[28], KEYS[29], KEYS[30], KEYS[31]
+local CONF, TOTALS, CLAIMS, CAUSES, COUNTERS = KEYS[28], KEYS[29], KEYS[30], KEYS[31], KEYS[32]
 
 local call, sub, find, match = redis.call, string.sub, string.find, string.match
 local time = call('TIME')
@@ -254,10 +255,27 @@ local function tell(ended)
   end
 end
 
+-- Dead jobs are counted by what they died of: one more or less.
+local function blame(cause, id, by)
+  local count, at, latest = match(call('HGET', CAUSES, cause) or '0:0:', '^(%d+):(%d+):(.*)$')
+  if count + by <= 0 then return call('HDEL', CAUSES, cause) end
+  if by > 0 then at, latest = string.format('%.0f', now), id end
+  call('HSET', CAUSES, cause, string.format('%d:%s:%s', count + by, at, latest))
+end
+
 -- A job died: it keeps its body, what is known of its tries, and its route.
-local function bury(id, mark, attempts, crashes)
+local function bury(id, mark, attempts, crashes, cause)
+  if call('HLEN', CAUSES) >= 1000 and call('HEXISTS', CAUSES, cause) == 0 then cause = '|' end -- it stays bounded
   call('ZADD', DEAD, now, id)
-  call('HSET', TRIES, id, attempts .. ':' .. crashes .. ':' .. mark)
+  call('HSET', TRIES, id, attempts .. ':' .. crashes .. ':' .. mark .. ':' .. cause)
+  blame(cause, id, 1)
+end
+
+-- Forget a job's tries; one that is dead will be so no longer.
+local function unbury(id)
+  local cause = match(call('HGET', TRIES, id) or '', '^%d+:%d+:.:(.*)$')
+  if cause then blame(cause, id, -1) end
+  call('HDEL', TRIES, id)
 end
 
 local function tries_of(id)
@@ -286,7 +304,7 @@ local function forget(id, line)
     for _, limit in ipairs(limits) do unpark(limit[1], 1) end -- it may have been let go on in place of others
   end
   call('HDEL', JOBS, id)
-  call('HDEL', TRIES, id)
+  unbury(id)
   call('HDEL', NOTES, id)
   if line then call('SADD', GONE, id) end
 end

@@ -37,7 +37,7 @@ end
 
 local function give_up(id, mark, reason, attempts, crashes)
   settle(id, mark, true, true, true)
-  bury(id, mark, attempts, crashes)
+  bury(id, mark, attempts, crashes, '|gravito.errors.ProcessDiedError')
   call('HSET', NOTES, id, cmsgpack.pack({ reason = reason }))
   call('HINCRBY', TOTALS, 'dead', 1)
   tell({ id, 'dead' })

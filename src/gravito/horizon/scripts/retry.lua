@@ -8,7 +8,7 @@ local ids = arg[1] or call('ZRANGE', DEAD, arg[3], arg[3] + arg[2] - 1)
 local back_again, held_out = {}, {}
 
 local function revive(id)
-  local mark = match(call('HGET', TRIES, id) or '', '^%d+:%d+:(.)$') or '2'
+  local mark = match(call('HGET', TRIES, id) or '', '^%d+:%d+:(.)') or '2'
   local route = PLAIN[mark] and route_of(id) or {}
   if route.unique then
     local till, by = match(call('HGET', UNIQUE, route.unique) or '', '^(%d+):(.*)$')
@@ -18,7 +18,7 @@ local function revive(id)
     end
   end
   call('ZREM', DEAD, id)
-  call('HDEL', TRIES, id)
+  unbury(id)
   call('HDEL', NOTES, id)
   if route.unique then call('HSET', UNIQUE, route.unique, '0:' .. id) end
   add(mark .. id)

@@ -9,7 +9,8 @@
 --     records: for each, '' for none; those of o and c begin with that letter. An empty list: none at all
 --     groups: for each, the index in `counts` and `fields` of what it counts as; counts: how many are of each group;
 --     fields: of each group, the list of counters
---     more: by index, {delay ms, {ids, marks, bodies, extra} to push or false, list of entries for the outbox}
+--     more: by index, {delay ms, {ids, marks, bodies, extra} to push or false, list of entries for the outbox,
+--       cause of a death}
 --     closed: fences of which the worker has no more jobs
 -- Result: {now ms, next due ms or -1, fence, ids (parted by spaces), bodies, {index, attempts, crashes, note, ...},
 --   refused ids (parted by spaces), length of the outbox if it grew}; {now ms} for a serial that was overtaken.
@@ -172,7 +173,7 @@ local function finish_each(accepted, held, done_)
       end
     elseif outcome == 'd' then
       local attempts, crashes = tries_of(id)
-      bury(id, mark, attempts + 1, crashes)
+      bury(id, mark, attempts + 1, crashes, more and more[4] or '|')
       note(id, record)
     else
       try_again(id, mark .. id, outcome, more and more[1] or 0, record)
