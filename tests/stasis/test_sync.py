@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
 import sys
 import textwrap
@@ -161,6 +162,34 @@ class TestThreads:
         assert sync.put("k", 1) is True
         assert sync.get("k") == 1
         await asyncio.sleep(0)
+
+    def test_closed_while_somebody_waits(self, sync: SyncCache) -> None:
+        begun = threading.Event()
+
+        async def for_ever() -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(portal.call, for_ever)
+            assert begun.wait(10)
+            portal.close()
+            with pytest.raises(errors.CacheError, match="was closed"):
+                waiting.result(10)
+
+    def test_an_interrupt_cancels_what_is_waited_for(self, sync: SyncCache) -> None:
+        ended, main = threading.Event(), threading.get_ident()
+
+        async def work() -> None:
+            try:
+                signal.pthread_kill(main, signal.SIGINT)  # as Ctrl-C
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        with pytest.raises(KeyboardInterrupt):
+            portal.call(work)
+        assert ended.wait(10)
 
     def test_close_and_again(self, sync: SyncCache, cache: Cache) -> None:
         sync.put("k", 1)

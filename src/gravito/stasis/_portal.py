@@ -7,11 +7,10 @@ import atexit
 import os
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future as Reply
 from contextvars import Context, copy_context
 from inspect import isawaitable, iscoroutinefunction
 from queue import SimpleQueue
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from gravito import errors
 from gravito.stasis._policy import Factory
@@ -46,11 +45,14 @@ class Portal:
         Raises:
             CacheError: called in the portal's own thread, which would wait for itself.
         """
-        reply = self._send(work)
+        gate = threading.Lock()
+        gate.acquire()
+        call = self._send(work, gate.release)
         try:
-            return reply.result()
+            gate.acquire()
+            return call.result()
         except BaseException:
-            reply.cancel()
+            call.cancel()
             raise
         finally:
             self._close_at_exit()
@@ -64,13 +66,12 @@ class Portal:
         if not callable(factory) or iscoroutinefunction(factory):
             return self.call(lambda: work(factory))
         errands = _Errands(factory)
-        reply = self._send(lambda: work(errands.bring))
-        reply.add_done_callback(errands.finish)
+        call = self._send(lambda: work(errands.bring), errands.finish)
         try:
             errands.run()
-            return reply.result()
+            return call.result()
         except BaseException:
-            reply.cancel()
+            call.cancel()
             raise
         finally:
             errands.leave()
@@ -82,7 +83,7 @@ class Portal:
             self._at_exit = True
             atexit.register(self.close)
 
-    def _send(self, work: Callable[[], Coroutine[Any, Any, T]]) -> Reply[T]:
+    def _send(self, work: Callable[[], Coroutine[Any, Any, T]], finished: Callable[[], None]) -> _Call[T]:
         with self._lock:
             loop = self._loop or self._start()
             if threading.current_thread() is self._thread:
@@ -90,7 +91,9 @@ class Portal:
                     "the synchronous face was called in its own event loop and would wait for itself; "
                     "await the cache's own methods there"
                 )
-            return asyncio.run_coroutine_threadsafe(work(), loop)
+            call = _Call(loop, work(), finished)
+            loop.call_soon_threadsafe(call.start)  # before `close` can stop the loop, so that it is settled
+            return call
 
     def _start(self) -> asyncio.AbstractEventLoop:
         loop = self._loop = asyncio.new_event_loop()
@@ -112,6 +115,53 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
     """Run a loop until it is stopped, then end it as `asyncio.run` does: its connections close with it."""
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
         runner.get_loop().run_forever()
+
+
+class _Call(Generic[T]):
+    """One coroutine in the loop, and who waits for it. Leaner than asyncio.run_coroutine_threadsafe.
+
+    Args:
+        loop: the portal's.
+        coroutine: what is waited for.
+        finished: called in the loop's thread when that is settled.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        coroutine: Coroutine[Any, Any, T],
+        finished: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._coroutine = coroutine
+        self._finished = finished
+        self._task: asyncio.Task[T] | None = None  # set by `start`
+
+    def start(self) -> None:
+        """In the loop's thread: go."""
+        self._task = self._loop.create_task(self._coroutine)
+        self._task.add_done_callback(lambda _: self._finished())
+
+    def result(self) -> T:
+        """What came of it, once it is settled.
+
+        Raises:
+            CacheError: the portal was closed before.
+        """
+        assert self._task is not None
+        if self._task.cancelled():
+            raise errors.CacheError(
+                "the synchronous face was closed, or the call cancelled, before it was done"
+            )
+        return self._task.result()
+
+    def cancel(self) -> None:
+        """From any thread: nobody waits for it any more."""
+        if self._task is None or not self._task.done():
+            try:
+                self._loop.call_soon_threadsafe(lambda: self._task is not None and self._task.cancel())
+            except RuntimeError:  # the loop has ended, and the task with it
+                pass
 
 
 class _Errands:
@@ -154,7 +204,7 @@ class _Errands:
             else:
                 _tell(future, future.set_result, result)
 
-    def finish(self, reply: Reply[Any]) -> None:
+    def finish(self) -> None:
         """The caller has nothing to wait for any more."""
         self._queue.put(None)
 
