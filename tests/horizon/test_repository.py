@@ -16,6 +16,7 @@ from gravito.horizon._acts import Acted
 from gravito.horizon._rows import MASKED, Filter, JobRow
 from gravito.horizon.horizon import Horizon
 from gravito.horizon.repository import Repository
+from gravito.horizon.testing import travel
 from gravito.horizon.worker import Worker, WorkerOptions
 
 
@@ -362,3 +363,64 @@ async def test_batches_and_schedules_are_listed(horizon: Horizon, repository: Re
     assert job.tags == ("schedule:nightly",)
     with pytest.raises(HorizonError, match="no schedule 'weekly'"):
         await repository.run_schedule("weekly")
+
+
+async def test_deep_pages_over_several_queues_show_each_job_once_in_order(
+    horizon: Horizon, repository: Repository
+) -> None:
+    """Many of the jobs have the same moment: whole steps end at once."""
+
+    @horizon.job
+    async def work() -> None: ...
+
+    at = datetime.now(UTC) + timedelta(hours=1)
+    calls = [
+        work.on(f"q{n % 3}").at(at + timedelta(milliseconds=n // 100 * 7)).id(f"j{n:04}").make()
+        for n in range(1500)
+    ]
+    await horizon.push_many(calls)
+    pages = [await repository.delayed(50, offset) for offset in range(0, 1550, 50)]
+    rows = [row for page in pages for row in page.jobs]
+    assert [len(page.jobs) for page in pages] == [50] * 30 + [0]
+    assert len({row.id for row in rows}) == 1500
+    assert [row.due for row in rows] == sorted(row.due for row in rows if row.due)
+    await travel(horizon, hours=2)
+    await burst(horizon, "q0", "q1", "q2")
+    pages = [await repository.recent(50, offset) for offset in range(0, 1550, 50)]
+    rows = [row for page in pages for row in page.jobs]
+    assert len({row.id for row in rows}) == len(rows) == 1500
+    ended = [row.ended for row in rows if row.ended]
+    assert ended == sorted(ended, reverse=True)
+
+
+async def test_figures_of_past_days_survive_without_workers(
+    horizon: Horizon, repository: Repository, redis: Client
+) -> None:
+    """Counters that no worker has added to their hours are there all the same, and are added once."""
+
+    @horizon.job
+    async def work() -> None: ...
+
+    await work.push()
+    await burst(horizon)
+    broker = horizon.broker("default")
+    minute = broker.now_ms() // 60_000
+    hours = {minute // 60 - 2: 20, minute // 60 - 100: 300}
+    for hour, count in hours.items():
+        for part in (0, 59):
+            await redis.hset(
+                broker.keys.minute(hour * 60 + part),
+                mapping={"r|ok|3|work": count // 2, "w|2|work": count // 2},
+            )
+    await redis.hset(broker.keys.part("conf"), "rolled", (minute // 60 - 101) * 60)
+    readers = [repository, Repository(horizon)]
+    for _ in range(2):
+        found = await asyncio.gather(*[reader.metrics("7d") for reader in readers])
+        assert [metrics.total.ok for metrics in found] == [321, 321]
+        assert [
+            metrics.total.ok for metrics in await asyncio.gather(*[r.metrics("24h") for r in readers])
+        ] == [21, 21]
+    points = {round(point.at.timestamp()) // 3600: point.figures.ok for point in found[0].points}
+    assert {hour: points[hour] for hour in hours} == hours
+    assert len(points) == 168
+    assert await redis.ttl(broker.keys.hour(minute // 60 - 100)) > 7 * 86_400

@@ -36,8 +36,6 @@ class Index:
         bounds: of the time by which it is ordered, where it is.
     """
 
-    ordered = False  # by time, so that several queues can be merged
-
     def __init__(self, broker: Broker, bounds: Bounds = (None, None)) -> None:
         self.broker = broker
         self.bounds = bounds
@@ -64,8 +62,6 @@ class Index:
 
 class Timed(Index):
     """Delayed jobs, the soonest first; ended and dead ones, the latest first."""
-
-    ordered = True
 
     def __init__(self, broker: Broker, part: str, bounds: Bounds = (None, None)) -> None:
         super().__init__(broker, bounds)
@@ -109,6 +105,27 @@ class Timed(Index):
             if fresh:
                 return self._entries(fresh), [fresh[-1][1], fresh[-1][0]]
             offset += len(found)  # all of the mark's own moment
+
+    async def ahead(self, ms: int) -> int:
+        """How many stand before all that have this time."""
+        low, high = self._range()
+        if self.newest_first:
+            return int(await self._client.zcount(self._name, f"({ms}", high))
+        return int(await self._client.zcount(self._name, low, f"({ms}"))
+
+    async def starting(self, ms: int, limit: int) -> list[Entry]:
+        """So many, from this time on."""
+        low, high = self._range()
+        if self.newest_first:
+            return self._entries(await self._by_score(low, ms, 0, limit))
+        return self._entries(await self._by_score(ms, high, 0, limit))
+
+    async def edges(self) -> tuple[int, int] | None:
+        """The earliest and the latest time; None if there is nothing."""
+        low, high = self._range()
+        first = await self._client.zrangebyscore(self._name, low, high, 0, 1, withscores=True)
+        last = await self._client.zrevrangebyscore(self._name, high, low, 0, 1, withscores=True)
+        return (int(first[0][1]), int(last[0][1])) if first and last else None
 
     def _behind(self, one: tuple[bytes, float], mark: Mark) -> bool:
         here, there = (one[1], one[0]), (float(mark[0]), bytes(mark[1]))
