@@ -6,7 +6,7 @@ How a block is run:
   and runs as one.
 - `# -> value` behind a statement is what its value must look like; behind a `print`, what it must print. `...`
   stands for anything. A line that is never reached is an error.
-- `console`: lines that begin with `$`. `gravito doctor` and `gravito --version` are run; of the other commands of
+- `console`: lines that begin with `$`. `gravito doctor`, `gravito --version` and `pytest` are run; of the other commands of
   `gravito` and of `make`, the options and targets are checked.
 - `ini`, `yaml` and `dockerfile`: units, compose files and images. They are read, and each command of `gravito` in them
   is checked likewise.
@@ -222,6 +222,9 @@ def run_console(block: Block, folder: Path) -> None:
             assert arguments[0] in targets, f"{block}: no target {arguments[0]}"
         elif name == "gravito":
             run_gravito(block, arguments, folder)
+        elif name == "pytest":
+            done = program([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments], folder)
+            assert done.returncode == 0, f"{block}: {done.stdout}{done.stderr}"
         else:
             assert name in KNOWN, f"{block}: who checks {name}?"
 
