@@ -12,6 +12,8 @@ How a block is run:
   is checked likewise.
 - A block behind `<!-- file: name -->` is written to that file.
 - A block behind `<!-- not run: reason -->` is only compiled, and there may be few of them.
+- A block behind `<!-- other: celery -->` shows another library. It is compiled, and where that is installed, what the
+  block imports must be there.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ import ast
 import asyncio
 import configparser
 import gc
+import importlib
+import importlib.util
 import inspect
 import json
 import os
@@ -49,6 +53,7 @@ from gravito.horizon.options import Options
 ROOT = Path(__file__).parents[2]
 PAGES = [
     "README.md",
+    *(["README.zh-TW.md"] if (ROOT / "README.zh-TW.md").exists() else []),
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")),
@@ -289,6 +294,8 @@ async def run_page(page: str, folder: Path) -> None:
         if block.mark.startswith("not run:"):
             if block.kind == "python":
                 compiled(block, {})
+        elif block.mark.startswith("other:"):
+            check_other(block)
         elif block.mark.startswith("file:"):
             path = folder / block.mark.removeprefix("file:").strip()
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -305,6 +312,20 @@ async def run_page(page: str, folder: Path) -> None:
             assert block.kind in {"text", "mermaid"}, (
                 f"{block}: a block of kind {block.kind!r} is run by nobody"
             )
+
+
+def check_other(block: Block) -> None:
+    """Compile code of another library; import what it imports, if the library is here."""
+    compiled(block, {})
+    library = block.mark.removeprefix("other:").strip().replace("-", "_")
+    assert re.search(rf"\b{library}\b", block.code), f"{block} does not name {library}"
+    if importlib.util.find_spec(library) is None:
+        return
+    for node in ast.walk(ast.parse(block.code)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == library:
+            module = importlib.import_module(str(node.module))
+            missing = [each.name for each in node.names if not hasattr(module, each.name)]
+            assert not missing, f"{block}: {node.module} has no {missing}"
 
 
 @pytest.fixture

@@ -21,8 +21,16 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    site = tmp_path / "site"
+    commands = (site / "reference/terminal/index.html").read_text(encoding="utf-8")
+    assert all(
+        f">{name}" in commands for name in ("gravito doctor", "gravito horizon work", "gravito cache stats")
+    )
+    assert "<td><code>--json</code></td>" in commands
+    atlas = (site / "reference/atlas/index.html").read_text(encoding="utf-8")
+    assert "seconds; the upper end of the first wait" in atlas  # of a struct's field
     pages = {path.relative_to(ROOT / "docs") for path in (ROOT / "docs").rglob("*.md")}
     assert pages
     for page in pages:
         shown = page.with_suffix("") if page.name != "index.md" else page.parent
-        assert (tmp_path / "site" / shown / "index.html").exists(), page
+        assert (site / shown / "index.html").exists(), page

@@ -296,7 +296,9 @@ class ClusterClient(Client):
         Args:
             cursor: 0 to begin; the cursors of the last call to go on, and nodes that are through are not asked again.
                 With `target_nodes`, that node's number.
-            match, count, _type: as in redis-py; `count` is for each node.
+            match: as in redis-py.
+            count: as in redis-py, for each node.
+            _type: as in redis-py.
 
         Returns:
             (cursors by node name, keys), and it was all when every cursor is 0; with a node as `target_nodes` its
