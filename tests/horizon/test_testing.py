@@ -143,10 +143,15 @@ async def test_work_can_move_time_to_what_is_due_later(horizon: Horizon) -> None
         tally = await burst(horizon, everything=True)
     assert (len(attempts), tally.retried) == (4, 3)
     assert (await handle.status()).state == "ok"
-    assert sorted(days) == [0]
-    await travel(horizon, days=1)
+    assert days == [0, 1, 2], "a rate limit is waited for as well"
+    await daily.push(3)
     await horizon.work()
-    assert days == [0, 1]
+    await travel(horizon, hours=20)
+    await horizon.work()
+    assert days == [0, 1, 2]
+    await travel(horizon, hours=5)
+    await horizon.work()
+    assert days == [0, 1, 2, 3]
 
 
 async def test_travel_goes_forward_only(horizon: Horizon) -> None:

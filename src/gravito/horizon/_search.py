@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["DeadGroup", "JobPage", "Search"]
 
 _CHUNK: Final = 500  # jobs that are looked at in one go
-_SCANNED: Final = 5_000  # jobs that one call looks at, before it answers with what it has
+_SCANNED: Final = 3_000  # jobs that one call looks at, before it answers with what it has
 _SHALLOW: Final = 200  # jobs that a page over several queues leaves out by reading them
 
 

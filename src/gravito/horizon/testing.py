@@ -276,9 +276,9 @@ async def burst(
             continue
         if queues is None and set(await _queues(horizon)) != set(names):
             continue
-        if not everything or not any(one.delayed for one in sizes if not one.paused):
+        going = [name for name, one in zip(names, sizes, strict=True) if not one.paused]
+        if not everything or not await _move_to_next(horizon, going):
             return total
-        await _move_to_next(horizon, names)
 
 
 async def travel(
@@ -310,14 +310,15 @@ async def travel(
         await horizon.broker(name).travel(by)
 
 
-async def _move_to_next(horizon: Horizon, names: Sequence[str]) -> None:
-    """Let as much time pass as the soonest delayed job has to wait."""
+async def _move_to_next(horizon: Horizon, names: Sequence[str]) -> bool:
+    """Let as much time pass as the soonest delayed job, or rate limit, has to wait; False if there is none."""
     dues = [await horizon.broker(name).travel(0) for name in names]
     waits = [
         due - horizon.broker(name).now_ms() for name, due in zip(names, dues, strict=True) if due is not None
     ]
     if waits:
         await travel(horizon, max(0, min(waits) + 1) / 1000, queues=names)
+    return bool(waits)
 
 
 async def _queues(horizon: Horizon) -> tuple[str, ...]:
