@@ -23,7 +23,6 @@ _NO_TIMES: Final = bytes(20)  # and no cost
 _WINDOW_AT: Final = 10
 _FRONT_AT: Final = 30
 _VERSIONS_AT: Final = 36
-_ONE_ROOT: Final = _VERSIONS_AT + VERSION_BYTES
 
 
 class Plan:
@@ -34,7 +33,7 @@ class Plan:
         tags: in any order.
     """
 
-    __slots__ = ("_head", "_pieces", "_roots", "_single", "body", "keys", "tag_keys", "tags")
+    __slots__ = ("_head", "_last", "_pieces", "_roots", "body", "keys", "tag_keys", "tags")
 
     def __init__(self, scope: Scope, tags: Iterable[str] = ()) -> None:
         self.tags, packed = _in_order(tags)
@@ -42,7 +41,8 @@ class Plan:
         self.keys = (*scope.roots, *self.tag_keys)  # what is read behind the entry
         self._roots = len(scope.roots)
         self._head = bytes([0, self._roots]) + len(packed).to_bytes(4, "big")
-        self._single = self._roots == 1 and not self.tags
+        # the versions last seen, and what follows of them; one tuple, for several threads may use a plan
+        self._last: tuple[Sequence[bytes | None], bytes] = ((), b"")
         self.body = _VERSIONS_AT + VERSION_BYTES * self._roots + len(packed)  # where it begins
         # the tags between their versions, as MessagePack has them
         self._pieces = []
@@ -59,14 +59,13 @@ class Plan:
             raw: what was read.
             replies: the same, and behind it the present versions at `keys`.
         """
-        if raw[30:36] != self._head or raw[10:26] != _NO_WINDOW or raw[:2] != _VALUE_HEAD:
-            return False
-        if self._single:
-            return raw[_VERSIONS_AT:_ONE_ROOT] == replies[1]
-        try:
-            return raw[_VERSIONS_AT : self.body] == self.front(replies[1:])
-        except TypeError:  # a version is missing
-            return False
+        front = self._front_of(replies[1:])
+        return (
+            front is not None
+            and raw.startswith(front, _FRONT_AT)
+            and raw.startswith(_NO_WINDOW, _WINDOW_AT)
+            and raw.startswith(_VALUE_HEAD)
+        )
 
     def live(self, raws: Sequence[bytes | None], versions: Sequence[bytes | None]) -> list[bool]:
         """Which of many are such blobs, and live.
@@ -75,9 +74,8 @@ class Plan:
             raws: what was read.
             versions: the present ones at `keys`.
         """
-        try:
-            front = self._head + self.front(versions)
-        except TypeError:  # a version is missing
+        front = self._front_of(versions)
+        if front is None:
             return [False] * len(raws)
         return [
             raw is not None
@@ -86,6 +84,20 @@ class Plan:
             and raw.startswith(_VALUE_HEAD)
             for raw in raws
         ]
+
+    def _front_of(self, versions: Sequence[bytes | None]) -> bytes | None:
+        """From the flags to the body of a blob of these versions; None if one is missing or no version."""
+        known, front = self._last
+        if known == versions:
+            return front
+        try:
+            front = self._head + self.front(versions)
+        except TypeError:
+            return None
+        if len(front) != self.body - _FRONT_AT:  # somebody else wrote it; no blob can have such a version
+            return None
+        self._last = versions, front
+        return front
 
     def front(self, versions: Sequence[bytes | None]) -> bytes:
         """The versions at `keys`, as they stand in front of the body.
