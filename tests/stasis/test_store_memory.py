@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gravito import errors
+from gravito.stasis import Cache
 from gravito.stasis._blob import COUNTER, VALUE, Blob, id_of, new_id
 from gravito.stasis._memory import MemoryStore
 from gravito.stasis._null import NullStore
@@ -45,7 +46,7 @@ async def test_what_was_used_longest_ago_goes_first() -> None:
     await store.read(["a"])
     await store.write([("d", blob, None)])
     assert await store.read(["a", "b", "c", "d"]) == [blob, None, blob, blob]
-    await store.pin(["a"], None)
+    await store.touch("a", id_of(blob), None)
     await store.swap("e", None, blob)
     assert await store.remaining(["a", "c", "d", "e"]) == [-1, -2, -1, -1]
 
@@ -68,6 +69,29 @@ async def test_what_is_larger_than_all_room_is_not_kept_and_displaces_nobody() -
     assert await store.read(["k", "large"]) == [blob, None]
 
 
+async def test_entries_never_drive_out_what_they_depend_on() -> None:
+    store = MemoryStore(max_entries=10, max_bytes=20_000)
+    async with Cache(store) as cache:
+        await cache.tags("t").put("first", 1)
+        await cache.tags("t").put_many({f"k:{number}": number for number in range(1000)})
+        assert await cache.many([f"k:{number}" for number in range(990, 1000)]) == {
+            f"k:{number}": number for number in range(990, 1000)
+        }
+        await cache.tags("t").flush()
+        assert await cache.get("k:999") is None
+        await cache.put("large", "x" * 19_000)
+        await cache.put("other large", "y" * 19_000)
+        assert await cache.many(["large", "other large"]) == {"large": None, "other large": "y" * 19_000}
+
+
+async def test_versions_are_bounded_too() -> None:
+    store = MemoryStore(max_entries=1500)
+    for number in range(4000):
+        await store.pin([f"t:{number}", "root"], None)
+    assert repr(store) == "<MemoryStore 0 entries of 0 bytes, 1500 versions>"
+    assert await store.remaining(["root", "t:3999", "t:0"]) == [-1, -1, -2]
+
+
 async def test_nothing_is_counted_twice() -> None:
     store = MemoryStore()
     empty = repr(store)
@@ -77,7 +101,7 @@ async def test_nothing_is_counted_twice() -> None:
     await store.pin(["t"], 1000)
     await store.pin(["t"], HOUR)
     await store.forget(["k", "n", "t"])
-    assert repr(store) == empty == "<MemoryStore 0 entries, 0 bytes>"
+    assert repr(store) == empty == "<MemoryStore 0 entries of 0 bytes, 0 versions>"
     await store.write([("k", value(), None)])
     await store.close()
     assert repr(store) == empty

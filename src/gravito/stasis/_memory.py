@@ -16,15 +16,18 @@ from gravito.stasis._blob import COUNTER, VERSION_BYTES, Blob, fits, id_of, new_
 from gravito.stasis.store import KEEP, Keep
 
 _OVERHEAD = 250  # bytes of an entry's own objects, measured
+_FEWEST_VERSIONS = 1000  # room for these, however few entries there may be
 _NUMBER = re.compile(rb"0|-?[1-9][0-9]{0,18}")  # as a server takes it
 
 
 class MemoryStore:
     """A store in this process, for any number of threads and event loops. What was used longest ago goes first.
 
+    Versions of roots and tags are apart, so that entries never drive out what all of them depend on.
+
     Args:
-        max_entries: most keys.
-        max_bytes: most bytes of keys and values, estimated.
+        max_entries: most entries; and most versions, if these are more than 1000.
+        max_bytes: most bytes of entries, keys and values, estimated.
         clock: seconds that never go back.
 
     Raises:
@@ -45,10 +48,11 @@ class MemoryStore:
             OrderedDict()
         )  # value, when it goes; oldest use first
         self._bytes = 0  # of all entries, estimated
+        self._versions: OrderedDict[str, tuple[bytes, float]] = OrderedDict()  # the same of what is pinned
         self._lock = Lock()  # threads share a store; nothing is awaited under it
 
     def __repr__(self) -> str:
-        return f"<MemoryStore {len(self._entries)} entries, {self._bytes} bytes>"
+        return f"<MemoryStore {len(self._entries)} entries of {self._bytes} bytes, {len(self._versions)} versions>"
 
     def read(self, keys: Sequence[str]) -> Awaitable[list[bytes | None]]:
         """See `Store.read`."""
@@ -82,7 +86,7 @@ class MemoryStore:
             if value is None:
                 self._drop(key)
             elif ttl_ms is KEEP:
-                self._put(key, value, inf if present is None else self._entries[key][1])
+                self._put(key, value, inf if present is None else self._kept(key)[key][1])
             else:
                 self._put(key, value, self._end(ttl_ms))
             return Ready(True)
@@ -93,7 +97,7 @@ class MemoryStore:
             present = self._find(key)
             if present is None or id_of(present) != seen:
                 return Ready(False)
-            self._entries[key] = present, self._end(ttl_ms)
+            self._kept(key)[key] = present, self._end(ttl_ms)
             return Ready(True)
 
     async def increment(self, key: str, counter: bytes, by: int, ttl_ms: int | None) -> int | None:
@@ -107,7 +111,7 @@ class MemoryStore:
                 if body is None:
                     return None
                 head = raw[:2] + id_of(counter) + raw[10 : len(raw) - len(body)]
-                before, end = int(body), self._entries[key][1]
+                before, end = int(body), self._kept(key)[key][1]
             after = before + by
             if not fits(after):
                 raise overflow(key)
@@ -128,6 +132,7 @@ class MemoryStore:
         """Forget everything."""
         with self._lock:
             self._entries.clear()
+            self._versions.clear()
             self._bytes = 0
         return Ready(None)
 
@@ -136,20 +141,28 @@ class MemoryStore:
     def _end(self, ttl_ms: int | None) -> float:
         return inf if ttl_ms is None else self._clock() + ttl_ms / 1000
 
+    def _kept(self, key: str) -> OrderedDict[str, tuple[bytes, float]]:
+        """Where a key is, if it is anywhere."""
+        return self._versions if key in self._versions else self._entries
+
     def _find(self, key: str) -> bytes | None:
-        entry = self._entries.get(key)
+        entries = self._entries
+        entry = entries.get(key)
         if entry is None:
-            return None
+            entries = self._versions
+            entry = entries.get(key)
+            if entry is None:
+                return None
         if entry[1] <= self._clock():
             self._drop(key)
             return None
-        self._entries.move_to_end(key)
+        entries.move_to_end(key)
         return entry[0]
 
     def _left(self, key: str) -> int:
         if self._find(key) is None:
             return -2
-        end = self._entries[key][1]
+        end = self._kept(key)[key][1]
         return -1 if end == inf else ceil((end - self._clock()) * 1000)
 
     def _pin(self, key: str, end: float) -> bytes:
@@ -157,8 +170,11 @@ class MemoryStore:
         if version is None or len(version) != VERSION_BYTES:
             version = new_id()
         else:
-            end = max(end, self._entries[key][1])
-        self._put(key, version, end)
+            end = max(end, self._kept(key)[key][1])
+        self._drop(key)
+        self._versions[key] = version, end
+        if len(self._versions) > max(self.max_entries, _FEWEST_VERSIONS):
+            self._versions.popitem(last=False)
         return version
 
     def _put(self, key: str, value: bytes, end: float) -> None:
@@ -171,6 +187,8 @@ class MemoryStore:
             self._drop(next(iter(self._entries)))
 
     def _drop(self, key: str) -> bool:
+        if self._versions.pop(key, None) is not None:
+            return True
         entry = self._entries.pop(key, None)
         if entry is None:
             return False
