@@ -228,6 +228,11 @@ class Round:
         if self._started is not None and not self._started.done():
             self._started.set_result(None)
 
+    def now(self) -> list[bytes | None] | None:
+        """The present versions if the reply is here, as it is for most writers: theirs came in front of it."""
+        future = self._future
+        return future.result() if future is not None and future.done() else None
+
     async def result(self) -> list[bytes | None]:
         """The present versions."""
         if self._future is None:  # this writer's reply came before the read went out

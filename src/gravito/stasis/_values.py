@@ -240,7 +240,9 @@ class Values(View):
         soon = core.roots_soon(self._scope)
         try:
             await core.guard.within(core.store.write(((entry, self._plan.blob(front, body), ms),)))
-            seen = await soon.result()
+            seen = soon.now()
+            if seen is None:
+                seen = await soon.result()
         except Exception as error:
             core.lost(error, key)
             return False
