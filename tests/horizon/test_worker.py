@@ -372,3 +372,27 @@ async def test_context_variables_do_not_leak_between_jobs(horizon: Horizon) -> N
 def test_options_that_make_no_sense_are_refused(field: str, value: Any) -> None:
     with pytest.raises(ConfigurationError, match=f"worker: {field}"):
         WorkerOptions(**{field: value})
+
+
+async def test_a_queue_that_had_no_place_goes_on_when_another_one_s_jobs_end(horizon: Horizon) -> None:
+    release = asyncio.Event()
+
+    @horizon.job(queue="first", timeout=None)
+    async def hold() -> None:
+        await release.wait()
+
+    @horizon.job(queue="second")
+    async def quick() -> str:
+        return "ran"
+
+    async with working(horizon, queues=("first", "second"), concurrency=2) as worker:
+        held = [await hold.push() for _ in range(2)]
+        second = worker.lanes[1]
+        await until(lambda: len(worker.running) == 2)
+        more = [await hold.push() for _ in range(10)]
+        handles = [await quick.push() for _ in range(10)]
+        await until(lambda: worker.room(second) <= 0 and second.crowded)
+        release.set()
+        assert [await handle.result(timeout=10) for handle in handles] == ["ran"] * 10
+        for handle in held + more:
+            await handle.result(timeout=10)

@@ -44,6 +44,7 @@ class Lane:
         self.buffer: deque[Claimed] = deque()  # claimed, and waiting for a place
         self.done: list[Done] = []  # ended, and not handed in
         self.full = False  # the last claim got all it asked for, so there is more
+        self.crowded = False  # it rests, and not even a token would wake it: there was no place for a job
         self.empty_since: int | None = None  # jobs that had ended when the queue was last found empty
         self.runner = Runner(worker.horizon, broker.queue, worker.id, broker.now_ms)
         self._worker = worker
@@ -70,6 +71,7 @@ class Lane:
                 again = await self._step()
                 if self._worker.draining and self._settled():
                     return
+                self._make_way()
                 if not again:
                     await self._rest()
         finally:
@@ -115,9 +117,18 @@ class Lane:
 
     async def _rest(self) -> None:
         """Wait for a reason to step: an ended job, a free place, a token, a job that is due."""
-        if self._worker.room(self) > 0 and (self._listener is None or self._listener.done()):
+        room = self._worker.room(self) > 0
+        if room and (self._listener is None or self._listener.done()):
             self._listener = asyncio.create_task(self._listen())
+        self.crowded = not room
         await self._stirred.wait()
+        self.crowded = False
+
+    def _make_way(self) -> None:
+        """Stir the lanes that rest without a place: jobs of this one may have been what they had none for."""
+        for lane in self._worker.lanes:
+            if lane.crowded and self._worker.room(lane) > 0:
+                lane.stir()
 
     async def _listen(self) -> None:
         while not self._worker.draining:
