@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from gravito.cli import _horizon_change, _horizon_read, schedule
+from gravito.cli._console import TOKEN, run_console
 from gravito.cli._target import HELP, load
 from gravito.cli._work import Work, run_supervisor, run_worker
 
@@ -101,3 +102,26 @@ for _name in _horizon_read.__all__:
 for _name in _horizon_change.__all__:
     app.command(_name)(getattr(_horizon_change, _name))
 app.add_typer(schedule.app, name="schedule")
+
+
+@app.command()
+def console(
+    target: Annotated[str, typer.Argument(metavar="MODULE:NAME", help=HELP)],
+    host: Annotated[
+        str, typer.Option("--host", help=f"Address to listen on; beyond this machine only with {TOKEN} set.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", "-p", min=0, max=65535, help="TCP port to listen on; 0 for any.")
+    ] = 8484,
+    names: Annotated[
+        list[str] | None,
+        typer.Option("--allowed-host", metavar="NAME", help="A further host name to answer to; repeatable."),
+    ] = None,
+) -> None:
+    """Serve the console: pages on the queues, jobs and workers.
+
+    Example: gravito horizon console app:horizon --port 8484
+
+    A token that everybody has to enter comes from the environment variable GRAVITO_CONSOLE_TOKEN.
+    """
+    run_console(load(target), host, port, names or [])

@@ -23,7 +23,7 @@ from gravito.horizon._keys import check_id, check_queue
 from gravito.horizon._rows import Filter
 from gravito.horizon.console._format import count
 from gravito.horizon.console._security import add_cookie
-from gravito.horizon.console._site import Ask, Site
+from gravito.horizon.console._site import Ask, NotFoundError, Site
 from gravito.horizon.console._visit import THEMES, Notice
 
 __all__ = ["ACTIONS", "Question", "action", "actions_route", "api_action", "read_filter"]
@@ -77,7 +77,7 @@ def actions_route(site: Site) -> Route:
         if name == "theme":
             return _theme(ask)
         if name not in ACTIONS:
-            raise HorizonError(f"there is no action {name!r}")
+            raise NotFoundError(f"There is no action {name!r}.")
         try:
             reply = await ACTIONS[name](ask)
         except (HorizonError, ConfigurationError) as error:
@@ -97,7 +97,7 @@ async def api_action(ask: Ask) -> Response:
     name = ask.place("name")
     if name not in ACTIONS:
         return JSONResponse(
-            {"error": f"there is no action {name!r}; there are {', '.join(sorted(ACTIONS))}"}, 404
+            {"error": f"There is no action {name!r}; there are {', '.join(sorted(ACTIONS))}."}, 404
         )
     try:
         reply = await ACTIONS[name](ask)

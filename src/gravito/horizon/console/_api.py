@@ -1,21 +1,235 @@
-"""The same data for programs."""
+"""The same data for programs: JSON below /api, described by /api/openapi.json, and the action of every page."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, get_args
+
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gravito.horizon.console._actions import api_action
-from gravito.horizon.console._site import Ask, Site
+from gravito.horizon._batches import BatchStatus
+from gravito.horizon._heartbeat import WorkerRecord
+from gravito.horizon._index import State
+from gravito.horizon._keys import check_queue
+from gravito.horizon._rows import JobDetail
+from gravito.horizon._search import JobPage
+from gravito.horizon._timetable import ScheduleRow
+from gravito.horizon.console._actions import ACTIONS, api_action, read_filter
+from gravito.horizon.console._format import data
+from gravito.horizon.console._openapi import Endpoint, Parameter, describe
+from gravito.horizon.console._prometheus import exposition
+from gravito.horizon.console._server import Server, read_server
+from gravito.horizon.console._site import Ask, InvalidError, NotFoundError, Site
+from gravito.horizon.repository import DeadGroup, LimitRow, Metrics, QueueRow, Window
 
-__all__ = ["routes"]
+__all__ = ["ENDPOINTS", "routes"]
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """All queues together.
+
+    Args:
+        totals: since the first job: pushed, ok, retry, dead, release, cancelled, crashed.
+        queues: each queue now.
+        workers: processes.
+        server: its own account.
+    """
+
+    totals: dict[str, int]
+    queues: list[QueueRow]
+    workers: int
+    server: Server
+
+
+class BatchPage(msgspec.Struct, frozen=True):
+    """Some batches.
+
+    Args:
+        total: how many are known.
+        batches: the latest first.
+    """
+
+    total: int
+    batches: list[BatchStatus]
+
+
+async def summary(ask: Ask) -> Summary:
+    """All queues, and what was counted since the first job."""
+    queues, workers = await ask.repository.queues(), await ask.repository.workers()
+    totals: dict[str, int] = {}
+    for row in queues:
+        for name, number in row.sizes.totals.items():
+            totals[name] = totals.get(name, 0) + number
+    return Summary(totals, queues, len(workers), await read_server(ask.horizon.client))
+
+
+async def queues(ask: Ask) -> list[QueueRow]:
+    """All queues."""
+    return await ask.repository.queues()
+
+
+async def queue(ask: Ask) -> QueueRow:
+    """One queue."""
+    return await ask.repository.queue(await _known(ask))
+
+
+async def limits(ask: Ask) -> list[LimitRow]:
+    """Limits of a queue that are in use."""
+    return await ask.repository.limits(await _known(ask))
+
+
+async def jobs(ask: Ask) -> JobPage:
+    """Jobs of one state; with conditions a search, which goes on by its mark."""
+    states: Sequence[State] = get_args(State)
+    state = ask.text("state", "ready")
+    return await ask.repository.jobs(
+        state if state in states else _refuse("state", states),  # type: ignore[arg-type]  # one of them
+        check_queue(ask.text("queue")) if ask.text("queue") else None,
+        offset=ask.number("offset"),
+        limit=ask.number("limit", 50, 1, 1000),
+        filter=read_filter(ask.text),
+        mark=ask.text("mark") or None,
+    )
+
+
+async def job(ask: Ask) -> JobDetail:
+    """All that is known of a job."""
+    found = await ask.repository.job(ask.place("id"), check_queue(ask.place("queue")))
+    if found is None:
+        raise NotFoundError(f"There is no job {ask.place('id')!r} in that queue, or no longer.")
+    return found
+
+
+async def dead(ask: Ask) -> list[DeadGroup]:
+    """Dead jobs by name and class of error."""
+    return await ask.repository.dead_groups(check_queue(ask.text("queue")) if ask.text("queue") else None)
+
+
+async def batches(ask: Ask) -> BatchPage:
+    """Batches, the latest first."""
+    return BatchPage(*await ask.repository.batches(ask.number("offset"), ask.number("limit", 50, 1, 1000)))
+
+
+async def batch(ask: Ask) -> BatchStatus:
+    """One batch."""
+    return await ask.repository.batch(ask.place("id"))
+
+
+async def workers(ask: Ask) -> list[WorkerRecord]:
+    """Worker processes that said something lately."""
+    return await ask.repository.workers(ask.number("offset"), ask.number("limit", 1000, 1, 1000))
+
+
+async def schedules(ask: Ask) -> list[ScheduleRow]:
+    """Schedules, with their next and latest fires."""
+    return await ask.repository.schedules()
+
+
+async def metrics(ask: Ask) -> Metrics:
+    """Throughput, run time and waiting time over a window; buckets are those of `run` and `wait`."""
+    windows: Sequence[Window] = get_args(Window)
+    window = ask.text("window", "1h")
+    return await ask.repository.metrics(
+        window if window in windows else _refuse("window", windows),  # type: ignore[arg-type]  # one of them
+        check_queue(ask.text("queue")) if ask.text("queue") else None,
+        ask.text("job") or None,
+    )
+
+
+_QUEUE: Final = Parameter("queue", "Of this queue; without it, of all.")
+_OFFSET: Final = Parameter("offset", "Entries to leave out.", int)
+_LIMIT: Final = Parameter("limit", "Entries to give, at most 1000.", int)
+_SEARCH: Final = (
+    Parameter("state", "Which jobs; ready if it is not given.", State),
+    _QUEUE,
+    _OFFSET,
+    _LIMIT,
+    Parameter("mark", "Of the page before, in a search."),
+    Parameter("name", "The job's name."),
+    Parameter("tag", "One of its tags."),
+    Parameter("outcome", "ok or cancelled, of ended jobs."),
+    Parameter("error", "The class of its latest error."),
+    Parameter("parent", "Id of the job that pushed it."),
+    Parameter("batch", "Id of its batch."),
+    Parameter("chain", "Id of its chain."),
+    Parameter("since", "The earliest time, as 2030-12-31T18:00Z."),
+    Parameter("until", "The latest time, likewise."),
+)
+
+ENDPOINTS: Final = (
+    Endpoint("/api/summary", summary, Summary),
+    Endpoint("/api/queues", queues, list[QueueRow]),
+    Endpoint("/api/queues/{queue}", queue, QueueRow),
+    Endpoint("/api/queues/{queue}/limits", limits, list[LimitRow]),
+    Endpoint("/api/jobs", jobs, JobPage, _SEARCH),
+    Endpoint("/api/jobs/{queue}/{id}", job, JobDetail),
+    Endpoint("/api/dead", dead, list[DeadGroup], (_QUEUE,)),
+    Endpoint("/api/batches", batches, BatchPage, (_OFFSET, _LIMIT)),
+    Endpoint("/api/batches/{id}", batch, BatchStatus),
+    Endpoint("/api/workers", workers, list[WorkerRecord], (_OFFSET, _LIMIT)),
+    Endpoint("/api/schedules", schedules, list[ScheduleRow]),
+    Endpoint(
+        "/api/metrics",
+        metrics,
+        Metrics,
+        (
+            Parameter("window", "1h if it is not given.", Window),
+            _QUEUE,
+            Parameter("job", "Of this job alone."),
+        ),
+    ),
+)
 
 
 def routes(site: Site) -> list[Route]:
     """All of them."""
+    description = msgspec.json.encode(describe(ENDPOINTS, ACTIONS, site.title))
+
+    async def openapi(request: Request) -> Response:
+        return Response(description, media_type="application/json")
 
     async def act(request: Request) -> Response:
         return await api_action(Ask(site, request))
 
-    return [Route("/api/actions/{name}", act, methods=["POST"], name="api_action")]
+    async def prometheus(request: Request) -> Response:
+        content, kind = await exposition(site.repository, request.headers.get("accept", ""))
+        return Response(content, media_type=kind)
+
+    return [
+        *[Route(one.path, _reading(site, one.read), name=f"api_{one.read.__name__}") for one in ENDPOINTS],
+        Route("/api/openapi.json", openapi, name="openapi"),
+        Route("/api/actions/{name}", act, methods=["POST"], name="api_action"),
+        Route("/metrics", prometheus, name="prometheus"),
+    ]
+
+
+def _reading(site: Site, read: Callable[[Ask], Awaitable[Any]]) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        return Response(_encode(await read(Ask(site, request))), media_type="application/json")
+
+    return endpoint
+
+
+def _encode(value: Any) -> bytes:
+    try:
+        return msgspec.json.encode(value)
+    except (TypeError, ValueError):  # arguments or a result that have no JSON
+        assert isinstance(value, JobDetail)
+        plain = (
+            None if value.arguments is None else {name: data(one) for name, one in value.arguments.items()}
+        )
+        return msgspec.json.encode(msgspec.structs.replace(value, arguments=plain, result=data(value.result)))
+
+
+async def _known(ask: Ask) -> str:
+    name = ask.place("queue")
+    if name not in await ask.repository.names():
+        raise NotFoundError(f"There is no queue {name!r}.")
+    return name
+
+
+def _refuse(name: str, allowed: Sequence[str]) -> str:
+    raise InvalidError(f"{name} must be one of {', '.join(allowed)}.")

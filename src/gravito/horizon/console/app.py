@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gravito.errors import ConfigurationError, GravitoError, UnknownJobError
+from gravito.errors import ConfigurationError, GravitoError, HorizonError, UnknownJobError
 from gravito.horizon.console import _api, _entry
 from gravito.horizon.console._actions import actions_route
 from gravito.horizon.console._auth import Answer, Authentication, Basic, Function, Token
@@ -151,6 +151,8 @@ def _app(site: Site, routes: Sequence[Route]) -> Starlette:
     async def expected(request: Request, error: Exception) -> Response:
         if isinstance(error, NotFoundError | UnknownJobError):
             return _failure(site, request, 404, str(error))
+        if isinstance(error, HorizonError | ConfigurationError):
+            return _failure(site, request, 400, str(error))
         log.warning("the console could not answer %s: %s", request.url.path, error)
         return _failure(site, request, 503, f"The queue's server did not do this: {error}")
 
