@@ -21,6 +21,7 @@ from gravito.horizon._packing import ALONE, Packer, Place
 from gravito.horizon._payload import Travel
 from gravito.horizon._providers import Providers
 from gravito.horizon._sealing import Vault
+from gravito.horizon.alerts import Alert, Channel, Rule
 from gravito.horizon.batch import Batch, BatchHandle
 from gravito.horizon.call import Call
 from gravito.horizon.chain import Chain
@@ -85,6 +86,7 @@ class Horizon:
         self.carry = Carry(carry)
         self.hooks = Hooks(middleware)
         self.schedules: dict[str, Schedule] = {}
+        self.alerts: dict[str, Alert] = {}
         self.batches = Batches(self)
         self._connection = connection
         self.vault = Vault(keys)
@@ -270,6 +272,35 @@ class Horizon:
             raise ConfigurationError(f"there is a schedule {name!r} already", field="schedule", value=name)
         made = self.schedules[name] = Schedule(name, what)
         return made
+
+    def alert(self, name: str, rule: Rule, *channels: Channel, repeat: float = 3600.0) -> None:
+        """Watch something, and tell when it is not as it should be; workers and the console do so.
+
+        Example: `horizon.alert("slow mails", Waiting(60, queue="emails"), Slack(url))`
+
+        Args:
+            name: for the messages; unique within the application.
+            rule: of `gravito.horizon.alerts`, or of one's own.
+            *channels: where it is told; none: only in the log and the console.
+            repeat: seconds between two messages while it lasts.
+
+        Raises:
+            ConfigurationError: this name is taken, or what was given is no rule or channel.
+        """
+        if not name or name in self.alerts:
+            raise ConfigurationError(
+                f"an alert needs a name of its own, not {name!r}", field="alert", value=name
+            )
+        if not hasattr(rule, "check") or not all(hasattr(channel, "send") for channel in channels):
+            raise ConfigurationError(
+                f"alert {name!r}: a rule has a method `check`, a channel one of the name `send`",
+                field="alert",
+            )
+        if not repeat > 0:
+            raise ConfigurationError(
+                f"alert {name!r}: repeat is {repeat!r}; allowed: seconds, over 0", field="repeat"
+            )
+        self.alerts[name] = Alert(name=name, rule=rule, channels=channels, repeat=repeat)
 
     # -- shared state ----------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from gravito.horizon._messages import Claimed, Done
 from gravito.horizon._places import Places
 from gravito.horizon._quarantine import Quarantine
 from gravito.horizon._stall import StallWatch
+from gravito.horizon._watch import AlertWatch
 
 if TYPE_CHECKING:
     from gravito.horizon.context import JobContext, Stop
@@ -153,6 +154,8 @@ class Worker:
             asyncio.create_task(self._drain_when_asked()),
             asyncio.create_task(heartbeat.run()),
         ]
+        if self.horizon.alerts:
+            helpers.append(asyncio.create_task(AlertWatch(self.horizon).run()))
         try:
             async with asyncio.TaskGroup() as group:
                 for lane in self.lanes:
