@@ -35,7 +35,7 @@ __all__ = ["Outcome", "show"]
 _JOBS = "gravito.cli._demo_jobs"
 _URL = "GRAVITO_DEMO_URL"  # as there
 _PATIENCE = 120.0  # seconds; everything takes ten on two cores
-_LOOK = 0.2  # seconds between two looks
+_LOOK = 0.1  # seconds between two looks
 _LINE = 1.0  # seconds between two lines where there is no terminal
 _GRACE = 10.0  # seconds that workers get to end
 
@@ -104,27 +104,28 @@ async def _run(application: ModuleType, view: View, folder: Path, jobs: int, pro
     except TimeoutError:
         raise HorizonError(f"the jobs have not ended within {_PATIENCE:g} s") from None
     finally:
-        await crew.kill()
+        await crew.clear()
         await horizon.aclose()
         await horizon.client.aclose()
 
 
 async def _watch(repository: Repository, crew: _Crew, view: View, jobs: int) -> None:
-    """Until every job has ended; at the half, one worker is killed while it has jobs."""
+    """Until every job has ended; at a third, a worker that has jobs is killed."""
     killed = False
     while True:
         rows = await repository.queues()
         view.look(rows, len(crew))
         if _ended(rows) >= jobs:
             return
-        running = sum(row.sizes.running for row in rows)
-        if not killed and _ended(rows) >= jobs // 3 and running:
-            pid = await crew.kill_one()
-            killed = True
-            view.say(
-                f"Worker process {pid} was killed (-9) in the middle of its jobs. Another one takes its place."
-            )
-            await crew.start()
+        if not killed and _ended(rows) >= jobs // 3:
+            running = (await repository.jobs("running", limit=1)).jobs
+            pid = await crew.kill(running[0].worker) if running else None
+            if pid is not None:
+                killed = True
+                view.say(
+                    f"Worker process {pid} was killed (-9) in the middle of its jobs. Another one takes its place."
+                )
+                await crew.start()
         crew.check()
         await asyncio.sleep(_LOOK)
 
@@ -178,12 +179,22 @@ class _Crew:
             )
         self._processes.append(process)
 
-    async def kill_one(self) -> int:
-        """End the first one as the kernel would."""
-        process = self._processes.pop(0)
-        process.kill()
-        await process.wait()
-        return process.pid
+    async def kill(self, worker: str | None) -> int | None:
+        """End one as the kernel would.
+
+        Args:
+            worker: its id, which names its process.
+
+        Returns:
+            The process; None if it is none of these.
+        """
+        for process in self._processes:
+            if f":{process.pid}:" in (worker or ""):
+                self._processes.remove(process)
+                process.kill()
+                await process.wait()
+                return process.pid
+        return None
 
     def check(self) -> None:
         """Fail if one has ended by itself."""
@@ -201,7 +212,7 @@ class _Crew:
             for process in self._processes:
                 await process.wait()
 
-    async def kill(self) -> None:
+    async def clear(self) -> None:
         """End what is left, whatever it does."""
         for process in self._processes:
             if process.returncode is None:
