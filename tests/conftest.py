@@ -18,6 +18,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--server", choices=sorted(SERVERS), default="valkey9", help="the server to run the suite on"
     )
     group.addoption("--resp", type=int, choices=(2, 3), default=3, help="RESP on the wire")
+    group.addoption(
+        "--cluster", action="store_true", help="run the cache's suite on three nodes whose slots keep moving"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -18,3 +18,11 @@ async def opened(name: str, url: str, **options: Any) -> AsyncIterator[RedisStor
     """A store on the server at `url`, with a client of its own."""
     async with Client.from_url(url, **options) as client:
         yield TieredStore(client) if name.startswith("tiered") else RedisStore(client)
+
+
+def url_of(client: Client) -> str:
+    """Where a client's server is, for another client or another process."""
+    settings = client.settings
+    if settings.driver == "cluster":
+        return "redis+cluster://" + ",".join(settings.nodes)
+    return f"unix://{settings.path}"

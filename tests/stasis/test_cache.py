@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.stasis.stores import url_of
 from tests.stasis.workers import PATIENT, ROOT, worker
 from tests.waiting import until
 
@@ -532,7 +533,7 @@ async def test_nothing_outlives_its_ttl_in_the_local_tier(redis: Client) -> None
 
 
 async def test_processes_that_write_one_key_converge(redis: Client) -> None:
-    url = f"unix://{redis.settings.path}"
+    url = url_of(redis)
     async with (
         Cache("tiered", connection=redis, fail_safe=PATIENT) as cache,
         worker("put", url, key="k", value="theirs", store="tiered") as other,
@@ -555,7 +556,7 @@ async def test_processes_that_write_one_key_converge(redis: Client) -> None:
 
 async def test_the_local_tier_after_client_kill(redis: Client, gravito_engine: Any) -> None:
     async with (
-        Client.from_url(f"unix://{redis.settings.path}") as tracked,
+        Client.from_url(url_of(redis)) as tracked,
         Cache("tiered", connection=tracked, fail_safe=PATIENT) as cache,
     ):
         await cache.put("k", "old", 60)

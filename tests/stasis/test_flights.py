@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+from tests.stasis.stores import url_of
 from tests.stasis.workers import PATIENT, worker
 from tests.waiting import until
 
@@ -19,7 +20,7 @@ from gravito.stasis import Cache, MemoryStore, RedisStore, Result
 
 @pytest.fixture
 def url(redis: Client) -> str:
-    return f"unix://{redis.settings.path}"
+    return url_of(redis)
 
 
 @pytest.fixture(params=["redis", "tiered", "memory", "cluster"])

@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from tests.stasis.stores import url_of
 from tests.stasis.workers import PATIENT, worker
 from tests.waiting import until
 
@@ -53,7 +54,7 @@ class Counter:
 async def test_two_processes_whose_clocks_are_a_minute_apart(redis: Client) -> None:
     fresh, cost, seconds = (2.0, 0.2, 60.0) if FULL else (0.5, 0.1, 2.5)
     load = {"fresh": fresh, "stale": 60, "cost": cost, "seconds": seconds, "per_second": 500}
-    url = f"unix://{redis.settings.path}"
+    url = url_of(redis)
     async with AsyncExitStack() as stack:
         workers = [
             await stack.enter_async_context(worker("readers", url, ahead=ahead, **load)) for ahead in (0, 60)
@@ -142,7 +143,7 @@ async def test_what_is_invalidated_while_it_is_refreshed_is_computed_anew(cache:
 
 
 async def test_another_process_takes_over_a_refresh_from_one_that_was_killed(redis: Client) -> None:
-    url = f"unix://{redis.settings.path}"
+    url = url_of(redis)
     async with Cache(connection=redis, fail_safe=PATIENT, lease=0.5) as cache:
         await cache.flexible("k", 0.05, 600, lambda: "old")
         await asyncio.sleep(0.1)

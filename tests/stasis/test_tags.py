@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
+from tests.stasis.stores import url_of
 from tests.stasis.workers import PATIENT, worker
 
 from gravito import errors
@@ -78,6 +79,46 @@ async def test_tags_that_the_factory_names(cache: Cache) -> None:
     assert await cache.get("k") is None
 
 
+async def test_who_computes_anew_without_naming_tags_keeps_those_of_before(cache: Cache) -> None:
+    view = cache.tags("t", "u")
+    await view.remember("k", 60, lambda: 1)
+    await cache.forget("k")
+    assert await cache.remember("k", 60, lambda: 2) == 2
+    await cache.tags("u").flush()
+    assert await cache.get("k") is None
+    other = Cache(
+        cache._core.store, fail_safe=PATIENT
+    )  # as in another process: what was flushed tells its tags
+    assert await other.remember("k", 60, lambda: Result(3, ttl=50)) == 3
+    await view.flush()
+    assert await cache.get("k") is None
+    assert await cache.remember("k", 60, lambda: Result(4, tags=["v"])) == 4  # these take their place
+    await view.flush()
+    assert await cache.get("k") == 4
+    await cache.tags("v").flush()
+    assert await cache.get("k") is None
+    await cache.tags("t").put("k", 5, 60)
+    await other.put("k", 6, 60)  # a write says all that there is to say
+    assert await cache.get("k") == 6
+    await cache.forget("k")
+    assert await cache.remember("k", 60, lambda: 7) == 7
+    await cache.tags("t").flush()
+    assert await cache.get("k") == 7
+
+
+async def test_a_flush_of_tags_of_before_is_seen_while_it_is_computed_anew(cache: Cache) -> None:
+    """The factory names them again, and by then the flush is over."""
+    await cache.remember("k", 60, lambda: Result("first", tags=["t"]))
+    await cache.forget("k")
+
+    async def load() -> Result[str]:
+        await cache.tags("t").flush()
+        return Result("old", tags=["t"])
+
+    assert await cache.remember("k", 60, load) == "old"
+    assert await cache.get("k") is None
+
+
 async def test_a_flush_is_one_write_for_any_number_of_keys(redis: Client) -> None:
     async with Cache(connection=redis, fail_safe=PATIENT) as cache:
         view = cache.tags("t", "u")
@@ -133,7 +174,7 @@ async def test_touching_a_key_keeps_its_tags(cache: Cache) -> None:
 
 async def test_flushes_and_remembers_at_the_same_time_then_one_flush(redis: Client) -> None:
     async with AsyncExitStack() as stack:
-        url = f"unix://{redis.settings.path}"
+        url = url_of(redis)
         workers = [
             await stack.enter_async_context(worker("churn", url, rounds=ROUNDS // 2, tag="t"))
             for _ in range(2)

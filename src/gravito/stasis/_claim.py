@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import get_running_loop
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -34,7 +35,9 @@ class Claim:
         self.token: bytes | None = None  # its id on the server; None while it is not held
         self.ground: Blob | None = None  # the stale value that it stands on
         self.roots = b""  # present versions, from before the factory begins: what it reads is not older
-        self.tags: dict[str, bytes] = {}
+        self.tags: dict[
+            str, bytes
+        ] = {}  # of the tags that the caller names, and of those last seen on the entry
         self._flushed: bytes | None = None  # the version of all flushes, from before the factory begins
         self._left = 0  # ms that the ground had left
         self._since = 0.0  # at this loop time
@@ -68,26 +71,31 @@ class Claim:
             (self._flushed,) = await core.pin((job.scope.flushed,), None)
         return True
 
-    async def put(self, blob: Blob, ttl_ms: int | None, late: list[str]) -> bool:
+    async def put(self, blob: Blob, ttl_ms: int | None, named: Sequence[str] = ()) -> bool:
         """Put a value in the claim's place, if the claim is still there.
 
         Args:
             blob: without versions.
             ttl_ms: of the entry.
-            late: tags that nobody knew of when the claim was taken.
+            named: tags that the factory named. If neither it nor the caller named any, those last seen on the
+                entry stay: who computes a value anew need not know what else depends on its source.
         """
         core, job = self._core, self._job
-        blob.roots, blob.tags = self.roots, self.tags
+        names = dict.fromkeys((*job.tags, *named)) or self.tags
+        blob.roots = self.roots
+        blob.tags = {tag: self.tags[tag] for tag in names if tag in self.tags}
+        before = job.tag_keys(blob.tags)
+        late = [tag for tag in names if tag not in self.tags]  # nobody knew of them when the claim was taken
         if late:
             versions = await core.pin(job.tag_keys(late), ttl_ms)
             (flushed,) = await core.guard.within(core.store.read((job.scope.flushed,)))
             if flushed != self._flushed:  # perhaps one of these: nobody can tell any more
                 await self.give_up()
                 return False
-            blob.tags = {**self.tags, **dict(zip(late, versions, strict=True))}
-        if not self.tags:
+            blob.tags.update(zip(late, versions, strict=True))
+        if not before:
             return await self._swap(blob.pack(), ttl_ms)
-        pinned = core.pin(job.tag_keys(self.tags), ttl_ms)
+        pinned = core.pin(before, ttl_ms)
         return (await asyncio.gather(self._swap(blob.pack(), ttl_ms), pinned))[0]
 
     async def give_up(self) -> None:
@@ -113,8 +121,10 @@ class Claim:
             roots = tuple(await core.pin(scope.roots, None))
         self.roots = b"".join([root for root in roots if root is not None])
         core.note(scope.roots, roots)
-        self.tags = {tag: version for tag in job.tags if (version := found.tags.get(tag)) is not None}
-        lacking = [tag for tag in job.tags if tag not in self.tags]
+        seen = core.plans_of.get(job.entry)
+        names = job.tags or (seen.tags if seen is not None else ())
+        self.tags = {tag: version for tag in names if (version := found.tags.get(tag)) is not None}
+        lacking = [tag for tag in names if tag not in self.tags]
         if lacking:
             life = job.policy.life()
             ttl_ms = life.ttl_ms if life is not None else None

@@ -289,9 +289,8 @@ class Flight:
             return Landing(made.value)
         blob = Blob(VALUE, new_id(), body, stale_ms=life.stale_ms, flags=life.flags)
         blob.cost_ms = int(seconds * 1000)
-        late = [tag for tag in made.tags if tag not in self._claim.tags]
         try:
-            if await self._claim.put(blob, life.ttl_ms, late):
+            if await self._claim.put(blob, life.ttl_ms, made.tags):
                 core.remember_tags(job.entry, job.scope, blob.tags)
                 core.wrote(job.key, job.policy, tags=tuple(blob.tags), seconds=seconds)
         except Exception as error:
@@ -313,7 +312,7 @@ class Flight:
                 return landing
         elif kept_ms is not None:
             try:
-                await claim.put(Blob(NEGATIVE, new_id(), _negative.pack(error)), kept_ms, [])
+                await claim.put(Blob(NEGATIVE, new_id(), _negative.pack(error)), kept_ms)
             except Exception as lost:
                 core.lost(lost, job.key, quiet=True)
         else:

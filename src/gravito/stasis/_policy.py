@@ -59,7 +59,8 @@ class Result(Generic[T]):
     Args:
         value: the value.
         ttl: instead of the caller's.
-        tags: beside the caller's. A flush of one of them while the factory runs is seen.
+        tags: beside the caller's. A flush of one of them while the factory runs is seen. If neither names any, the
+            value keeps the tags that were last seen on its key.
         store: False keeps nothing: this value is for those who wait for it now.
     """
 

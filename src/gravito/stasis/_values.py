@@ -202,6 +202,8 @@ class Values(View):
         found = found_in(self._core, self._scope, entry, plan.tags, replies)
         if found.lacking:
             found = await complete(self._core, self._scope, entry, found)
+        elif found.live and found.blob is not None and entry in self._core.plans_of and not found.blob.tags:
+            self._core.remember_tags(entry, self._scope, ())  # somebody put it without tags
         return await self._aged(entry, found)
 
     async def _aged(self, entry: str, found: Found) -> Found:
