@@ -44,7 +44,7 @@ import typer.main
 import yaml
 
 from gravito import errors
-from gravito.atlas import TLS, Breaker, Limits, Retry, Settings, Timeouts, facade
+from gravito.atlas import TLS, Breaker, Client, Limits, Retry, Settings, Timeouts, facade
 from gravito.atlas.manager import ConnectionManager
 from gravito.cli import app
 from gravito.horizon import JobOptions
@@ -71,6 +71,7 @@ KNOWN = {
     "cd",
     "python",
     "sudo",
+    "source",
     "REDIS_URL=redis://127.0.0.1:6379/0",
 }
 
@@ -346,6 +347,8 @@ def test_every_block_runs(page: str, fresh: Path) -> None:
             await run_page(page, fresh)
         finally:
             await facade.DB.disconnect_all()
+            async with Client.from_url("embedded://") as client:  # all pages have the same one
+                await client.flushall()
 
     try:
         asyncio.run(run())
