@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from gravito.atlas import Client
+from gravito.atlas._local_cluster import LocalCluster
 from gravito.errors import HorizonError
 from gravito.horizon import Concurrency, Rate
 from gravito.horizon._acts import Acted
 from gravito.horizon._rows import MASKED, Filter, JobRow
-from gravito.horizon.horizon import Horizon
+from gravito.horizon.horizon import Horizon, HorizonSettings
 from gravito.horizon.repository import Repository
 from gravito.horizon.testing import travel
 from gravito.horizon.worker import Worker, WorkerOptions
@@ -426,3 +427,29 @@ async def test_figures_of_past_days_survive_without_workers(
     assert {hour: points[hour] for hour in hours} == hours
     assert len(points) == 168
     assert await redis.ttl(broker.keys.hour(minute // 60 - 100)) > 7 * 86_400
+
+
+async def test_readers_see_all_of_a_cluster(cluster: LocalCluster) -> None:
+    settings = HorizonSettings(prefix="readers")
+    async with Client.from_url(cluster.url) as client, Horizon(client, settings=settings) as horizon:
+
+        @horizon.job(retries=0)
+        async def work(fail: bool) -> None:
+            if fail:
+                raise LookupError("no")
+
+        names = [f"queue{number}" for number in range(6)]
+        await horizon.push_many(work.on(names[n % 6]).make(fail=n % 10 == 0) for n in range(600))
+        await work.on("later").delay(600).push(fail=False)
+        repository = Repository(horizon)
+        await burst(horizon, *names)
+        assert await repository.names() == ["later", *names]
+        metrics = await repository.metrics("1h")
+        assert (metrics.total.ok, metrics.total.dead) == (540, 60)
+        assert sum(group.count for group in await repository.dead_groups()) == 60
+        pages = [await repository.recent(100, offset) for offset in range(0, 600, 100)]
+        assert len({row.id for page in pages for row in page.jobs}) == 540
+        assert (await repository.delayed()).total == 1
+        assert [row.sizes.dead for row in await repository.queues()] == [0, 20, 0, 20, 0, 20, 0]
+        await travel(horizon, hours=1)
+        assert (await horizon.work("later")).done == 1
