@@ -56,8 +56,8 @@ format: $(VENV)/.installed-dev
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(VENV)/.installed-bench
-	@$(BIN)/python -m bench $(ARGS)
+bench: $(VENV)/.installed-bench $(VENV)-arq/.installed bench/queues/node/node_modules/.installed
+	@$(BIN)/python -m bench --arq $(VENV)-arq/bin/python $(ARGS)
 
 faults: $(VENV)/.installed-dev
 	@$(BIN)/python -m tests.faults --full $(ARGS)
@@ -66,7 +66,7 @@ docs: $(VENV)/.installed-dev
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 
 clean:
-	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(VENV)-arq bench/queues/node/node_modules build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -88,6 +88,22 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(call install,.[dev])
 
 $(VENV)/.installed-bench: pyproject.toml constraints.txt | $(BIN)/python
-	$(call install,.[bench$(comma)loop])
+	$(call install,.[bench$(comma)bench-queue$(comma)loop])
+
+# of the job queues that are compared, arq wants another redis-py than all others
+$(VENV)-arq/.installed: bench/queues/arq.txt | $(BIN)/python
+	@echo "Installing arq into $(VENV)-arq"
+	@$(BIN)/python -m venv --without-pip $(VENV)-arq
+	@$(BIN)/python -m pip --quiet --python $(VENV)-arq install -r $<
+	@touch $@
+
+# and BullMQ wants Node; without npm the benchmark says that it is left out
+bench/queues/node/node_modules/.installed: bench/queues/node/package.json bench/queues/node/package-lock.json
+	@mkdir -p $(@D)
+	@if command -v npm >/dev/null; then \
+	  echo "Installing BullMQ into bench/queues/node"; \
+	  npm --prefix bench/queues/node ci --ignore-scripts --no-audit --no-fund --loglevel error || true; \
+	fi
+	@touch $@
 
 comma := ,

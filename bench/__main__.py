@@ -21,7 +21,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark as the arguments say."""
     chosen = _parser().parse_args(arguments)
     seconds, repeat = QUICK if chosen.quick else FULL
-    plan = Plan(chosen.rows, chosen.seconds or seconds, chosen.repeat or repeat, chosen.loop)
+    peers = {"python": chosen.peers, "arq": chosen.arq, "modules": chosen.node_modules}
+    given = {name: value for name, value in peers.items() if value is not None}
+    plan = Plan(chosen.rows, chosen.seconds or seconds, chosen.repeat or repeat, chosen.loop, given)
     console = Console(stderr=chosen.markdown)
     try:
         result = run(plan, console)
@@ -52,6 +54,9 @@ def _parser() -> argparse.ArgumentParser:
         "--loop", choices=("asyncio", "uvloop"), default="asyncio", help="the event loop of all"
     )
     parser.add_argument("--markdown", action="store_true", help="print the README's table to standard output")
+    parser.add_argument("--peers", help="an interpreter that has the other job queues; without it, this one")
+    parser.add_argument("--arq", help="an interpreter that has arq, which wants another redis-py")
+    parser.add_argument("--node-modules", type=Path, help="a folder with bullmq and ioredis")
     return parser
 
 

@@ -9,6 +9,8 @@ from bench.caching.rows import CACHE_ROWS
 from bench.caching.rows import COLUMNS as CACHES
 from bench.contenders import MODULES, OURS
 from bench.limits import NAME as REDIS_BENCHMARK
+from bench.queues.contenders import NAMES as QUEUES
+from bench.queues.rows import QUEUE_ROWS
 from bench.result import Result, RowResult
 from gravito.cli.measure import Spread
 
@@ -59,11 +61,12 @@ def machine_line(result: Result) -> str:
 
 
 def _parts(result: Result) -> list[tuple[list[RowResult], list[str]]]:
-    """The rows of clients and those of caches, each with the columns that have a figure."""
+    """The rows of clients, of caches and of queues, each with the columns that have a figure."""
     parts = []
     for rows, columns in (
-        ([row for row in result.rows if row.name not in OF_CACHES], CLIENTS),
+        ([row for row in result.rows if row.name not in OF_CACHES and row.name not in QUEUE_ROWS], CLIENTS),
         ([row for row in result.rows if row.name in OF_CACHES], CACHES),
+        ([row for row in result.rows if row.name in QUEUE_ROWS], QUEUES),
     ):
         measured = {name.split(" (")[0] for row in rows for name in row.figures}
         if rows:
@@ -126,7 +129,9 @@ def _plain(row: RowResult, column: str) -> str:
 
 
 def _number(figure: float) -> str:
-    return f"{figure:,.0f}" if figure >= 100 else f"{figure:.1f}"
+    if figure >= 100:
+        return f"{figure:,.0f}"
+    return f"{figure:.1f}" if figure >= 2 else f"{figure:.3g}"
 
 
 def _notes(result: Result) -> list[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -18,11 +20,16 @@ from bench.contenders import OURS, Contender, open_all
 from bench.engine import Running, running
 from bench.machine import describe, pin
 from bench.programs import PROGRAM_ROWS, ProgramRow
+from bench.queues import rows as queuing
+from bench.queues.contenders import find
 from bench.result import Result, RowResult
 from bench.work import ROWS, Address, Row, Works, fill
 from gravito.cli.measure import Race
 
-ROW_NAMES = tuple(row.name for row in (*ROWS, *CLUSTER_ROWS, *CACHE_ROWS, *PROGRAM_ROWS))
+ROW_NAMES = (
+    *(row.name for row in (*ROWS, *CLUSTER_ROWS, *CACHE_ROWS, *PROGRAM_ROWS)),
+    *queuing.QUEUE_ROWS,
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,7 @@ class Plan:
     seconds: float
     repeat: int
     loop: str  # "asyncio" or "uvloop"
+    peers: Mapping[str, Any] = field(default_factory=dict)  # where other queues are: `queues.contenders.find`
 
 
 def run(plan: Plan, console: Console) -> Result:
@@ -75,6 +83,7 @@ async def _run(plan: Plan, engine: Running, console: Console) -> Result:
             for program_row in PROGRAM_ROWS:
                 if program_row.name in plan.rows:
                     result.rows.append(await _program_row(program_row, plan, address, progress))
+            await _queue_rows(plan, address, result, progress)
         return result
 
 
@@ -105,6 +114,16 @@ async def _cache_rows(plan: Plan, address: Address, result: Result, progress: Pr
         result.notes += [caching.NOTE, *(f"{name}: {why}" for name, why in left_out.items())]
         for row in rows:
             result.rows.append(await _raced(row, row.works(caches), plan, progress))
+
+
+async def _queue_rows(plan: Plan, address: Address, result: Result, progress: Progress) -> None:
+    rows = [name for name in queuing.QUEUE_ROWS if name in plan.rows]
+    if not rows:
+        return
+    queues, left_out = await asyncio.to_thread(lambda: find(**plan.peers))
+    result.notes += [queuing.NOTE, *(f"{name} (queue): {why}" for name, why in left_out.items())]
+    repeat, share = min(plan.repeat, queuing.MOST), min(plan.seconds, 1.0)
+    result.rows += await queuing.run(rows, queues, address, repeat, share, partial(_step, progress))
 
 
 async def _raced(row: Row | ClusterRow | CacheRow, works: Works, plan: Plan, progress: Progress) -> RowResult:
