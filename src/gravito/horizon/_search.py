@@ -172,22 +172,16 @@ class Search:
         return min(due, default=None)
 
     async def dead_groups(self, queue: str) -> list[DeadGroup]:
-        """Dead jobs of a queue by name and class of error, as they are counted when they die."""
-        broker = self._broker(queue)
-        causes = await self._bytes.hgetall(broker.keys.part("causes"))
-        parsed = [(*cause.decode().split("|", 1), *value.split(b":", 2)) for cause, value in causes.items()]
-        samples = await self._rows([(broker, sample.decode()) for *_, sample in parsed])
+        """Dead jobs of a queue by name and class of error, as they are counted when they die; without messages."""
+        causes = await self._bytes.hgetall(self._broker(queue).keys.part("causes"))
+        return [_group(queue, cause.decode(), value.decode()) for cause, value in causes.items()]
+
+    async def explained(self, groups: Sequence[DeadGroup]) -> list[DeadGroup]:
+        """The same with the message of each group's latest job, while that is dead."""
+        rows = await self._rows([(self._broker(group.queue), group.sample) for group in groups])
         return [
-            DeadGroup(
-                queue=queue,
-                name=name,
-                error=error,
-                count=int(count),
-                latest=moment(int(at)),
-                sample=sample.decode(),
-                message=row.error if row.state == "dead" else None,
-            )
-            for (name, error, count, at, sample), row in zip(parsed, samples, strict=True)
+            msgspec.structs.replace(group, message=row.error if row.state == "dead" else None)
+            for group, row in zip(groups, rows, strict=True)
         ]
 
     # -- looking inside --------------------------------------------------------------------------------------
@@ -287,6 +281,14 @@ def _inner(record: Record | None) -> Body | None:
 
 def _outcome(data: bytes | None) -> str | None:
     return None if not data else "ok" if data[:1] == b"o" else "cancelled"
+
+
+def _group(queue: str, cause: str, value: str) -> DeadGroup:
+    name, _, error = cause.partition("|")
+    count, at, sample = value.split(":", 2)
+    return DeadGroup(
+        queue=queue, name=name, error=error, count=int(count), latest=moment(int(at)), sample=sample
+    )
 
 
 def _died_of(tries: bytes | None, wanted: Filter) -> bool:

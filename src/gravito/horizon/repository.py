@@ -293,12 +293,13 @@ class Repository:
                 return read_detail(self.horizon, name, look)
         return None
 
-    async def dead_groups(self, queue: str | None = None) -> list[DeadGroup]:
-        """Dead jobs by name and class of error, the largest group first."""
+    async def dead_groups(self, queue: str | None = None, limit: int = 200) -> list[DeadGroup]:
+        """Dead jobs by name and class of error, the largest groups first."""
         names = [queue] if queue is not None else await self.names()
         found = await asyncio.gather(*[self._search.dead_groups(name) for name in names])
         groups = [group for part in found for group in part]
-        return sorted(groups, key=lambda group: (-group.count, group.queue, group.name, group.error))
+        groups.sort(key=lambda group: (-group.count, group.queue, group.name, group.error))
+        return await self._search.explained(groups[:limit])
 
     # -- what readers may do ---------------------------------------------------------------------------------
 
