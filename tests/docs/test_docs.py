@@ -53,7 +53,7 @@ from gravito.horizon.options import Options
 ROOT = Path(__file__).parents[2]
 PAGES = [
     "README.md",
-    *(["README.zh-TW.md"] if (ROOT / "README.zh-TW.md").exists() else []),
+    "README.zh-TW.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")),
@@ -395,6 +395,15 @@ def test_files_that_are_named_are_there(page: str) -> None:
     assert missing == []
 
 
+def test_the_translated_guide_has_the_same_code() -> None:
+    def shown(page: str) -> list[tuple[str, str]]:
+        return [(block.kind, block.code) for block in blocks(page)]
+
+    assert shown("docs/zh-TW/redis.md") == shown("docs/redis.md"), "code was changed in one of them only"
+    codes = {block.code for block in blocks("README.md")}
+    assert all(block.code in codes for block in blocks("README.zh-TW.md")), "README.md was changed alone"
+
+
 def rows(heading: str, page: str = "docs/redis.md") -> list[list[str]]:
     """The cells of the first table behind a heading of a page."""
     text = (ROOT / page).read_text(encoding="utf-8")
@@ -404,7 +413,8 @@ def rows(heading: str, page: str = "docs/redis.md") -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[0].splitlines()[2:]]
 
 
-def test_the_table_of_options_is_the_code() -> None:
+@pytest.mark.parametrize(("page", "heading"), [("docs/redis.md", "Options"), ("docs/zh-TW/redis.md", "選項")])
+def test_the_table_of_options_is_the_code(page: str, heading: str) -> None:
     def described(kind: type[msgspec.Struct], prefix: str = "") -> Iterator[tuple[str, str]]:
         for option in msgspec.structs.fields(kind):
             if isinstance(option.default, (Timeouts, Limits, Retry)) or option.name in (
@@ -424,7 +434,7 @@ def test_the_table_of_options_is_the_code() -> None:
         ("tls", TLS),
     ):
         expected |= dict(described(kind, f"{name}."))
-    assert {row[0]: row[1] for row in rows("Options")} == expected
+    assert {row[0]: row[1] for row in rows(heading, page)} == expected
 
 
 def test_the_table_of_job_options_is_the_code() -> None:
@@ -436,8 +446,9 @@ def test_the_table_of_job_options_is_the_code() -> None:
             assert listed[option.name] == f"`{option.default!r}`", option.name
 
 
-def test_the_table_of_errors_is_the_code() -> None:
-    listed = {name for row in rows("Errors") for name in re.findall(r"`(\w+Error)`", row[0])}
+@pytest.mark.parametrize(("page", "heading"), [("docs/redis.md", "Errors"), ("docs/zh-TW/redis.md", "錯誤")])
+def test_the_table_of_errors_is_the_code(page: str, heading: str) -> None:
+    listed = {name for row in rows(heading, page) for name in re.findall(r"`(\w+Error)`", row[0])}
     assert listed == set(errors.__all__)
 
 
@@ -454,3 +465,16 @@ def test_the_checker_finds_a_line_that_is_never_reached() -> None:
     """)
     with pytest.raises(AssertionError, match="never reached"):
         asyncio.run(run_block(Block("README.md", 1, "python", code, ""), {}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        ("ini", "[Service]\nExecStart=/srv/bin/gravito horizon wrok app:horizon\n"),
+        ("yaml", "services:\n  worker:\n    command: [gravito, horizon, work, --quick]\n"),
+        ("dockerfile", 'FROM python\nCMD ["gravito", "sreve"]\n'),
+    ],
+)
+def test_the_checker_finds_a_command_that_is_not_there(kind: str, code: str) -> None:
+    with pytest.raises(AssertionError, match="has no"):
+        run_file(Block("README.md", 1, kind, code, ""))
