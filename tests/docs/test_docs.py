@@ -478,16 +478,3 @@ def test_the_checker_finds_a_line_that_is_never_reached() -> None:
 def test_the_checker_finds_a_command_that_is_not_there(kind: str, code: str) -> None:
     with pytest.raises(AssertionError, match="has no"):
         run_file(Block("README.md", 1, kind, code, ""))
-
-
-@pytest.mark.parametrize(
-    ("kind", "code"),
-    [
-        ("ini", "[Service]\nExecStart=/srv/bin/gravito horizon wrok app:horizon\n"),
-        ("yaml", "services:\n  worker:\n    command: [gravito, horizon, work, --quick]\n"),
-        ("dockerfile", 'FROM python\nCMD ["gravito", "sreve"]\n'),
-    ],
-)
-def test_the_checker_finds_a_command_that_is_not_there(kind: str, code: str) -> None:
-    with pytest.raises(AssertionError, match="has no"):
-        run_file(Block("README.md", 1, kind, code, ""))
