@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from tests.waiting import until
 
 from gravito import errors
 from gravito.atlas import Client
+from gravito.atlas.embedded import Engine, engine_for
 from gravito.stasis import Cache, Event, FailSafe, StoreDownError, TieredStore
 
 
@@ -42,6 +44,27 @@ def errors_of(cache: Cache) -> list[Event]:
 async def back(cache: Cache) -> None:
     """Until the cache has its store again."""
     await until(lambda: not cache.stats().breaker_open)
+
+
+async def test_an_engine_that_is_starting_is_no_store_that_is_away(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ensure = Engine.ensure
+
+    def slow(engine: Engine) -> str:
+        time.sleep(0.6)  # longer than the soft timeout
+        return ensure(engine)
+
+    monkeypatch.setattr(Engine, "ensure", slow)
+    try:
+        async with Client.from_url(f"embedded://{tmp_path}") as client, Cache(connection=client) as cache:
+            told = errors_of(cache)
+            assert await asyncio.gather(cache.put("a", 1, 60), cache.add("b", 2, 60)) == [True, True]
+            assert await cache.many(["a", "b"]) == {"a": 1, "b": 2}
+            assert told == []
+            assert cache._core.guard._timeout == FailSafe().timeout
+    finally:
+        engine_for(tmp_path).stop()
 
 
 # -- the store is frozen, or dead ----------------------------------------------------------------------------

@@ -59,9 +59,10 @@ class Core:
         self.at_hand: Callable[[Iterable[str]], list[bytes | None] | None] | None = getattr(
             store, "at_hand", None
         )
-        self.guard = Guard(None if self.local else fail_safe, self._ask, name)
-        self.events = Events(name)
         client = getattr(store, "client", None)
+        embedded = client is not None and client.settings.driver == "embedded"
+        self.guard = Guard(None if self.local else fail_safe, self._ask, name, starting=embedded)
+        self.events = Events(name)
         self.spread = (
             client is not None and client.settings.driver == "cluster"
         )  # keys are on several servers

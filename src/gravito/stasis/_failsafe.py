@@ -85,7 +85,9 @@ class Guard:
     Args:
         settings: None for a store of this process, which cannot be away.
         probe: asks the store anything; it answered if no error comes.
-        failed: told of each failure that opened the breaker, and of each while it is closed.
+        name: of the store, for the log.
+        starting: the store is an engine of this process, which starts with the first question: until it has answered
+            one, nothing is bounded but by the connection's own times.
     """
 
     def __init__(
@@ -93,6 +95,8 @@ class Guard:
         settings: FailSafe | None,
         probe: Callable[[], Awaitable[Any]],
         name: str,
+        *,
+        starting: bool = False,
     ) -> None:
         self.settings = settings
         self.open = False  # the breaker
@@ -103,14 +107,15 @@ class Guard:
         self._lines: WeakKeyDictionary[asyncio.AbstractEventLoop, _Line] = WeakKeyDictionary()
         # the last of them: a look-up by weak key costs more than all the rest
         self._here: tuple[asyncio.AbstractEventLoop | None, _Line | None] = (None, None)
-        self._timeout = settings.timeout if settings is not None else None
+        self._timeout = settings.timeout if settings is not None and not starting else None
+        self._starting = starting
         self._asking: asyncio.AbstractEventLoop | None = None  # the loop that probes
         self._probing: asyncio.Task[None] | None = None  # held, for a loop keeps weak references only
 
     def within(self, waiting: Awaitable[Any]) -> Awaitable[Any]:
         """The awaitable, with the soft timeout on it."""
         if self._timeout is None:
-            return waiting
+            return self._started(waiting) if self._starting else waiting
         # atlas' entries carry their future, so that many of them need one timer and none a task
         future = getattr(waiting, "future", None)
         if future is not None:
@@ -124,6 +129,13 @@ class Guard:
         elif not isinstance(waiting, Ready):
             return self._bounded(waiting)
         return waiting
+
+    async def _started(self, waiting: Awaitable[Any]) -> Any:
+        """The result, which ends the time of starting."""
+        result = await waiting
+        if self._starting and self.settings is not None:
+            self._starting, self._timeout = False, self.settings.timeout
+        return result
 
     def _watch(self, future: Future[Any]) -> None:
         if future.done():
