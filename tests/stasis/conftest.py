@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from tests.stasis.moving import moving_cluster
+from tests.stasis.moving import Mover, moving_cluster
 from tests.stasis.stores import STORES, opened, url_of
 
 from gravito import testing
@@ -54,7 +54,7 @@ def gravito_protocol(request: pytest.FixtureRequest) -> int | None:
 
 
 @pytest.fixture(scope="session")
-def moving() -> Iterator[LocalCluster]:
+def moving() -> Iterator[tuple[LocalCluster, Mover]]:
     """Three nodes, their slots on the move."""
     with moving_cluster() as cluster:
         yield cluster
@@ -68,10 +68,8 @@ def redis(request: pytest.FixtureRequest, gravito_protocol: int | None) -> Itera
         testing.empty(path)
         client = Client.from_url(f"unix://{path}", protocol=gravito_protocol)
     else:
-        cluster: LocalCluster = request.getfixturevalue("moving")
-        for node in cluster.nodes:
-            node.ask("FLUSHALL")
-            node.ask("SCRIPT", "FLUSH")
+        cluster, mover = request.getfixturevalue("moving")
+        mover.empty()
         client = Client.from_url(cluster.url, protocol=gravito_protocol)
     yield client
     testing._close(client)
@@ -103,5 +101,6 @@ async def store(store_name: str, store_url: str | None, gravito_protocol: int | 
         return
     protocol = None if store_name.startswith("tiered") else gravito_protocol  # a tier needs RESP3
     async with opened(store_name, store_url, protocol=protocol) as store:
-        await store.client.flushall()
+        if store_name.endswith("cluster"):  # `redis` is empty
+            await store.client.flushall()
         yield store

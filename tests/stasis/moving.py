@@ -21,18 +21,31 @@ class Mover:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, name="moves slots")
         self._error: Exception | None = None  # what ended it
+        self._chance = random.Random()  # the common one belongs to the tests
+        self.rest = threading.Lock()  # held during a move
         self.moved = 0  # slots that held a key
 
     def _work(self) -> None:
         try:
             while not self._ended.wait(_PAUSE):
-                source, target = random.sample(self._cluster.nodes, 2)
-                key = source.ask("RANDOMKEY")
-                if key is not None:
-                    self._cluster.migrate(slot_of(key), target)
-                    self.moved += 1
+                with self.rest:
+                    self._move()
         except Exception as error:
             self._error = error
+
+    def _move(self) -> None:
+        source, target = self._chance.sample(self._cluster.nodes, 2)
+        key = source.ask("RANDOMKEY")
+        if key is not None:
+            self._cluster.migrate(slot_of(key), target)
+            self.moved += 1
+
+    def empty(self) -> None:
+        """Forget all keys, those that are between two nodes, too."""
+        with self.rest:
+            for node in self._cluster.nodes:
+                node.ask("FLUSHALL")
+                node.ask("SCRIPT", "FLUSH")
 
     def start(self) -> None:
         """Begin."""
@@ -47,13 +60,13 @@ class Mover:
 
 
 @contextmanager
-def moving_cluster() -> Iterator[LocalCluster]:
+def moving_cluster() -> Iterator[tuple[LocalCluster, Mover]]:
     """Three nodes, their slots on the move."""
     with LocalCluster(3) as cluster:
         mover = Mover(cluster)
         mover.start()
         try:
-            yield cluster
+            yield cluster, mover
         finally:
             mover.end()
         assert mover.moved > 0, "no slot was moved"

@@ -20,6 +20,13 @@ async def opened(name: str, url: str, **options: Any) -> AsyncIterator[RedisStor
         yield TieredStore(client) if name.startswith("tiered") else RedisStore(client)
 
 
+async def info_of_each(redis: Client, section: str) -> list[dict[str, Any]]:
+    """What each server says of itself. https://redis.io/commands/info"""
+    if redis.settings.driver != "cluster":
+        return [await redis.info(section)]
+    return list((await redis.execute_command("INFO", section, target_nodes="primaries")).values())
+
+
 def url_of(client: Client) -> str:
     """Where a client's server is, for another client or another process."""
     settings = client.settings

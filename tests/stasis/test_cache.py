@@ -132,6 +132,7 @@ async def test_many(cache: Cache) -> None:
     assert await cache.forget_many([]) == 0
 
 
+@pytest.mark.one_server("on a cluster it is one for each node; see test_cluster.py")
 async def test_many_is_one_round_trip(redis: Client) -> None:
     async with Cache(connection=redis, fail_safe=PATIENT) as cache:
         keys = [f"k:{number}" for number in range(1000)]

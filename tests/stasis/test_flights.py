@@ -81,7 +81,7 @@ async def test_each_caller_has_a_value_of_its_own(cache: Cache) -> None:
     assert await cache.get("k") == ["a"]
 
 
-async def test_one_run_in_three_processes(url: str) -> None:
+async def test_one_run_in_three_processes(url: str, redis: Client) -> None:
     callers, seconds = 20, 0.5
     async with AsyncExitStack() as stack:
         workers = [
@@ -94,7 +94,9 @@ async def test_one_run_in_three_processes(url: str) -> None:
     assert [value for each in told for value in each["values"]] == [1] * 60
     assert sum(each["runs"] for each in told) == 1
     for each in told:
-        if not each["runs"]:  # one read for each caller, one try to claim; then all wait together
+        if (
+            not each["runs"] and redis.settings.driver != "cluster"
+        ):  # one read for each caller, one try to claim; then all wait together
             assert each["commands"] <= callers + 4 + 20 * seconds
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import redis.exceptions as redis_errors
+from tests.stasis.stores import info_of_each, url_of
 
 from gravito import errors
 from gravito.atlas import Client
@@ -27,8 +28,8 @@ FENCE = KEY + ":f"
 
 
 @pytest.fixture
-def url(gravito_engine: Engine) -> str:
-    return f"unix://{gravito_engine.ensure()}"
+def url(redis: Client) -> str:
+    return url_of(redis)
 
 
 @asynccontextmanager
@@ -61,7 +62,10 @@ async def nothing_is_left(redis: Client) -> None:
 async def waiters(redis: Client, count: int) -> None:
     """So many blocked on the server."""
     async with asyncio.timeout(10):
-        while (await redis.info("clients"))["blocked_clients"] != count:  # noqa: ASYNC110  # as above
+        while True:
+            blocked = [each["blocked_clients"] for each in await info_of_each(redis, "clients")]
+            if sum(blocked) == count:
+                return
             await asyncio.sleep(0.01)
 
 
@@ -174,6 +178,7 @@ async def test_one_lock_object_for_many_tasks(redis: Client) -> None:
 # -- waiting -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.one_server("a slot that moves wakes all who wait")
 async def test_a_release_wakes_one_waiter(redis: Client, url: str) -> None:
     async with Lock(redis, "jobs"):
         pass  # the scripts are there
@@ -201,6 +206,7 @@ async def commands(redis: Client) -> dict[str, int]:
     return {name: stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("evalsha", "blpop")}
 
 
+@pytest.mark.one_server("a slot that moves wakes all who wait")
 async def test_waiting_costs_next_to_nothing(redis: Client) -> None:
     lease = await held(Lock(redis, "jobs", ttl=30))
     assert await Lock(redis, "jobs").acquire(0) is None  # the scripts are there

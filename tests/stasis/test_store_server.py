@@ -173,6 +173,7 @@ async def settings(client: Client, **wanted: Any) -> AsyncIterator[None]:
 
 
 @on_one_server
+@pytest.mark.one_server("a full node takes no slots")
 async def test_a_full_server_refuses_and_changes_nothing(store: RedisStore, redis: Client) -> None:
     blob, number = value(), counter(b"%d" % 2**60)
     await store.write([("k", blob, None), ("n", number, None)])
@@ -196,6 +197,7 @@ async def test_a_full_server_refuses_and_changes_nothing(store: RedisStore, redi
 
 
 @on_one_server
+@pytest.mark.one_server("a full node takes no slots")
 async def test_a_version_that_the_server_evicted_never_comes_back(store: RedisStore, redis: Client) -> None:
     made = await store.pin(["t", "u"], None)
     async with settings(redis, **{"maxmemory-policy": "allkeys-random", "maxmemory": "1"}):
@@ -207,6 +209,7 @@ async def test_a_version_that_the_server_evicted_never_comes_back(store: RedisSt
     assert not set(await store.pin(["t", "u"], None)) & set(made)
 
 
+@pytest.mark.one_server("users are of one node")
 async def test_missing_rights_are_told_and_not_taken_for_a_missing_key(redis: Client) -> None:
     await redis.execute("ACL", "SETUSER", "poor", "on", ">secret-secret", "~*", "+@all", "-getrange")
     path = redis.settings.path
@@ -248,6 +251,7 @@ async def test_the_first_error_of_several_comes_when_all_are_there() -> None:
 # -- what is sent --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.one_server("on a cluster it is one for each key")
 async def test_a_read_is_one_command(redis: Client) -> None:
     store = RedisStore(redis)
     await store.write([("k", value(), None)])

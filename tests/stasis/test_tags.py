@@ -119,6 +119,7 @@ async def test_a_flush_of_tags_of_before_is_seen_while_it_is_computed_anew(cache
     assert await cache.get("k") is None
 
 
+@pytest.mark.one_server("counts the commands of one")
 async def test_a_flush_is_one_write_for_any_number_of_keys(redis: Client) -> None:
     async with Cache(connection=redis, fail_safe=PATIENT) as cache:
         view = cache.tags("t", "u")
@@ -211,6 +212,7 @@ async def test_who_reads_after_a_flush_reads_what_is_new(cache: Cache) -> None:
         assert await cache.get("k") == version
 
 
+@pytest.mark.one_server("counts the commands of one")
 async def test_clear_is_one_write_and_ends_at_its_prefix(redis: Client) -> None:
     async with (
         Cache(connection=redis, fail_safe=PATIENT) as cache,
