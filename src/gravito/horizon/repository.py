@@ -124,9 +124,15 @@ class Repository:
         client: Any = self.horizon.client.with_options(decode_responses=True)
         return sorted(name for name in await client.smembers(known) if not name.startswith("gravito."))
 
-    async def queues(self) -> list[QueueRow]:
-        """All queues, by name."""
-        names, workers = await asyncio.gather(self.names(), self.workers())
+    async def queues(self, workers: Sequence[WorkerRecord] | None = None) -> list[QueueRow]:
+        """All queues, by name.
+
+        Args:
+            workers: for a reader who has them already.
+        """
+        if workers is None:
+            workers = await self.workers()
+        names = await self.names()
         serving = [name for worker in workers for name in worker.queues]
         return list(await asyncio.gather(*[self._queue(name, serving.count(name)) for name in names]))
 
@@ -370,7 +376,8 @@ class Repository:
 
     async def _queue(self, name: str, workers: int) -> QueueRow:
         broker = self._broker(name)
-        sizes, due = await asyncio.gather(broker.sizes(), self._search.oldest(name))
+        sizes = await broker.sizes()
+        due = await self._search.oldest(name) if sum(sizes.ready) + sizes.fair else None
         oldest = None if due is None else max(0.0, (broker.now_ms() - due) / 1000)
         return QueueRow(name=name, sizes=sizes, oldest=oldest, workers=workers)
 
