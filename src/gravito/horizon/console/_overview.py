@@ -27,7 +27,10 @@ __all__ = [
     "worker_values",
 ]
 
-_FRESH: Final = 5.0  # seconds for which live pages show the same figures of an hour, and the same server
+# Seconds for which live pages show the same: workers say something every two seconds, an hour and the server move slowly.
+_WORKERS: Final = 2.0
+_HOUR: Final = 5.0
+_SERVER: Final = 10.0
 _TOTALS: Final = ("pushed", "ok", "retry", "dead", "cancelled", "crashed")
 
 
@@ -60,12 +63,11 @@ async def read_overview(site: Site, *, live: bool = False) -> Overview:
         site: the console.
         live: for a sampler, which asks again and again: what moves slowly is asked for less often.
     """
-    age = _FRESH if live else 0.0
-    queues, workers, hour, server = await asyncio.gather(
-        site.repository.queues(),
-        site.repository.workers(),
-        site.lately("hour", age, lambda: site.repository.metrics("1h")),
-        site.lately("server", age, lambda: read_server(site.horizon.client)),
+    workers = await site.lately("workers", live * _WORKERS, site.repository.workers)
+    queues, hour, server = await asyncio.gather(
+        site.repository.queues(workers),
+        site.lately("hour", live * _HOUR, lambda: site.repository.metrics("1h")),
+        site.lately("server", live * _SERVER, lambda: read_server(site.horizon.client)),
     )
     return Overview(queues, workers, hour, server)
 
