@@ -20,8 +20,6 @@ __all__ = ["Plan"]
 _VALUE_HEAD: Final = b"\xc5V"
 _NO_WINDOW: Final = bytes(16)  # no stale window, and no claim on it
 _NO_TIMES: Final = bytes(20)  # and no cost
-_WINDOW_AT: Final = 10
-_FRONT_AT: Final = 30
 _VERSIONS_AT: Final = 36
 
 
@@ -42,7 +40,7 @@ class Plan:
         self._roots = len(scope.roots)
         self._head = bytes([0, self._roots]) + len(packed).to_bytes(4, "big")
         # the versions last seen, and what follows of them; one tuple, for several threads may use a plan
-        self._last: tuple[Sequence[bytes | None], bytes] = ((), b"")
+        self._last: tuple[Sequence[bytes | None], bytes | None] = ((), None)
         self.body = _VERSIONS_AT + VERSION_BYTES * self._roots + len(packed)  # where it begins
         # the tags between their versions, as MessagePack has them
         self._pieces = []
@@ -59,13 +57,11 @@ class Plan:
             raw: what was read.
             replies: the same, and behind it the present versions at `keys`.
         """
-        front = self._front_of(replies[1:])
-        return (
-            front is not None
-            and raw.startswith(front, _FRONT_AT)
-            and raw.startswith(_NO_WINDOW, _WINDOW_AT)
-            and raw.startswith(_VALUE_HEAD)
-        )
+        versions = replies[1:]
+        known, front = self._last
+        if known != versions:
+            front = self._front_of(versions)
+        return raw[30 : self.body] == front and raw[10:26] == _NO_WINDOW and raw[:2] == _VALUE_HEAD
 
     def live(self, raws: Sequence[bytes | None], versions: Sequence[bytes | None]) -> list[bool]:
         """Which of many are such blobs, and live.
@@ -77,24 +73,19 @@ class Plan:
         front = self._front_of(versions)
         if front is None:
             return [False] * len(raws)
+        body = self.body
         return [
-            raw is not None
-            and raw.startswith(front, _FRONT_AT)
-            and raw.startswith(_NO_WINDOW, _WINDOW_AT)
-            and raw.startswith(_VALUE_HEAD)
+            raw is not None and raw[30:body] == front and raw[10:26] == _NO_WINDOW and raw[:2] == _VALUE_HEAD
             for raw in raws
         ]
 
     def _front_of(self, versions: Sequence[bytes | None]) -> bytes | None:
         """From the flags to the body of a blob of these versions; None if one is missing or no version."""
-        known, front = self._last
-        if known == versions:
-            return front
         try:
             front = self._head + self.front(versions)
         except TypeError:
             return None
-        if len(front) != self.body - _FRONT_AT:  # somebody else wrote it; no blob can have such a version
+        if len(front) != self.body - 30:  # somebody else wrote it; no blob can have such a version
             return None
         self._last = versions, front
         return front

@@ -112,23 +112,22 @@ class Values(View):
         else:
             live = [plan.live((raw,), behind[plan])[0] for plan, raw in zip(plans, replies, strict=False)]
         others: list[tuple[str, str, Found]] = []
-        hits: list[str] = []
         decode = core.codec.decode
         for key, entry, plan, raw, is_live in zip(names, entries, plans, replies, live, strict=False):
             if is_live and raw is not None:
                 try:
                     result[key] = decode(raw, entry, type, at=plan.body)
-                    hits.append(key)
                 except errors.UnreadableValueError as error:
                     core.unreadable(entry, error)
                     others.append((key, entry, _NOTHING))
             else:
                 found = found_in(core, self._scope, entry, plan.tags, [raw, *behind[plan]])
                 others.append((key, entry, found))
-        core.tallies.hit(hits)
-        if core.events.hit:
-            for key in hits:
-                core.tell("hit", key)
+        hits = names
+        if others:
+            apart = {key for key, _, _ in others}
+            hits = [key for key in names if key not in apart]
+        _count(core, hits)
         if others:
             await self._settle(others)
             for key, entry, found in others:
@@ -376,6 +375,14 @@ def is_readable(found: Found) -> bool:
     if blob is None or not found.live or blob.kind in (PENDING, NEGATIVE):
         return False
     return not is_stale(found) or bool(blob.flags & SERVE_STALE)
+
+
+def _count(core: Core, hits: list[str]) -> None:
+    """Count fresh hits and tell of them."""
+    core.tallies.hit(hits)
+    if core.events.hit:
+        for key in hits:
+            core.tell("hit", key)
 
 
 def versions_of(joined: bytes) -> list[bytes]:
