@@ -14,6 +14,7 @@ from gravito.horizon.horizon import Horizon
 from gravito.horizon.job import FunctionJob, Job, job
 from gravito.horizon.middleware import Middleware
 from gravito.horizon.options import Concurrency, JobOptions, Rate
+from gravito.horizon.repository import Repository
 from gravito.horizon.schedule import Schedule
 from gravito.horizon.scheduler import Scheduler
 from gravito.horizon.settings import HorizonSettings, QueueLimits
@@ -42,6 +43,7 @@ __all__ = [
     "Pending",
     "QueueLimits",
     "Rate",
+    "Repository",
     "Retention",
     "Schedule",
     "Scheduler",

@@ -44,7 +44,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
         concurrency: jobs that run at the same time.
         grace: seconds that running jobs get when the worker is told to stop; then they are cancelled and go back to
             their queue, and the attempt is not charged.
-        burst: end when nothing is ready, delayed or running; for tests and cron.
+        burst: end when nothing is ready or running; what is delayed, retries too, stays for later. For tests and cron.
         max_jobs: end after so many jobs, to be replaced by a fresh process; None: never.
         max_memory: MiB of resident memory after which it ends likewise; None: never.
         stall: seconds for which a job may block the event loop before it is named in the log.
