@@ -19,7 +19,7 @@ endef
 
 help:
 	@echo "make demo    see what Gravito does, on the embedded engine"
-	@echo "make test    lint, types and all tests"
+	@echo "make test    lint, types and all tests; those of the cache on a cluster, too"
 	@echo "make test-servers   all tests on each server that is supported, RESP3 and RESP2"
 	@echo "make lint    ruff and the import contracts"
 	@echo "make types   mypy, strict"
@@ -36,6 +36,7 @@ demo: $(VENV)/.installed
 
 test: lint types
 	@$(BIN)/python -m pytest $(ARGS)
+	$(if $(ARGS),,@echo "The cache on three nodes whose slots move"; $(BIN)/python -m pytest -q tests/stasis --cluster)
 
 # the whole suite on each server of the matrix; `make test` runs a part of it on all of them
 test-servers: $(VENV)/.installed-dev

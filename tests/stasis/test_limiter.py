@@ -172,6 +172,9 @@ async def test_a_bucket_is_the_model(redis: Client, limit: int, per: int, burst:
         assert reply == model.reply(reply.now, cost, spend)
 
 
+@pytest.mark.one_server(
+    "a key that moves gets its time to live anew on arrival: the move makes the window longer"
+)
 @PROPERTY
 @given(limit=st.integers(1, 8), per=st.integers(5, 60), steps=STEPS)
 async def test_fixed_is_the_model(redis: Client, limit: int, per: int, steps: Any) -> None:
@@ -342,6 +345,7 @@ async def test_nothing_outlives_its_time(redis: Client, kind: Kind) -> None:
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.one_server("as above")
 async def test_when_to_come_again(redis: Client, kind: Kind) -> None:
     limiter = Limiter(redis, "login", limit=2, per=0.1, kind=kind)
     await limiter.attempt(2)
