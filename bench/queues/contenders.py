@@ -65,7 +65,8 @@ def find(
                 continue
             queues.append(Queue(name, (node, str(_beside(modules))), noops))
             continue
-        interpreter = {OURS: sys.executable, "arq": arq}.get(name, python)
+        # not resolved: an environment's interpreter is a link, and its place tells which one it is
+        interpreter = str(Path({OURS: sys.executable, "arq": arq}.get(name, python)).absolute())
         program = PEERS / f"with_{name}.py"
         if why := _unusable(interpreter, name):
             left_out[name] = f"left out: {why}"
