@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -16,7 +17,7 @@ from gravito.horizon.context import JobContext, Progress
 if TYPE_CHECKING:
     from gravito.horizon._broker import Broker
 
-__all__ = ["Teller", "read_progress"]
+__all__ = ["Teller", "read_many", "read_progress"]
 
 log = logging.getLogger("gravito.horizon")
 
@@ -75,3 +76,10 @@ async def read_progress(broker: Broker, job_id: str) -> Progress | None:
     client = broker.client.with_options(decode_responses=False)
     told = await client.hget(broker.keys.part("progress"), job_id)
     return _decode(told) if isinstance(told, bytes) else None
+
+
+async def read_many(broker: Broker, ids: Sequence[str]) -> dict[str, Progress]:
+    """What each of these jobs of a queue told last, of those that told something."""
+    client = broker.client.with_options(decode_responses=False)
+    told = await client.hmget(broker.keys.part("progress"), list(ids))
+    return {name: _decode(one) for name, one in zip(ids, told, strict=True) if isinstance(one, bytes)}

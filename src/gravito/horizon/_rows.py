@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,7 +11,7 @@ import msgspec
 from gravito.errors import PayloadError
 from gravito.horizon import _payload
 from gravito.horizon._messages import Look
-from gravito.horizon._payload import NIL, Body, Record
+from gravito.horizon._payload import NIL, Body, Record, Travel
 from gravito.horizon.handle import JobStatus, read_end, read_failure, read_status
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class JobDetail(JobRow, frozen=True, kw_only=True):
         has_result: whether that is kept.
         attempts: its runs that ended, the first one first; of many, the first and the latest.
         following: `(queue, id)` of the job that follows in its chain.
+        rest: `(queue, id, name)` of the jobs that follow in its chain, in order; fifty at most.
         secret: names of the masked arguments.
         encrypted: whether arguments, result and errors are stored encrypted.
         bytes: of the stored arguments.
@@ -81,6 +83,7 @@ class JobDetail(JobRow, frozen=True, kw_only=True):
     has_result: bool = False
     attempts: tuple[AttemptRow, ...] = ()
     following: tuple[str, str] | None = None
+    rest: tuple[tuple[str, str, str], ...] = ()
     secret: tuple[str, ...] = ()
     encrypted: bool = False
     bytes: int = 0
@@ -221,10 +224,24 @@ def read_detail(horizon: Horizon, queue: str, look: Look) -> JobDetail:
         has_result=has_result,
         attempts=_timeline(horizon, look.id, record),
         following=None if following is None else (following[0], following[1].id),
+        rest=tuple(_rest(following)),
         secret=extra.secret if extra is not None else (),
         encrypted=extra is not None and extra.sealed,
         bytes=0 if body is None else len(bytes(body.args)),
     )
+
+
+def _rest(travel: Travel | None, most: int = 50) -> Iterator[tuple[str, str, str]]:
+    """The jobs of a chain from one on: each has the next one in its body."""
+    while travel is not None and most:
+        queue, envelope = travel
+        try:
+            body = _payload.read_body(envelope.body)
+        except PayloadError:  # a newer release's
+            yield queue, envelope.id, ""
+            return
+        yield queue, envelope.id, body.name
+        travel, most = body.extra.then if body.extra is not None else None, most - 1
 
 
 def _arguments(horizon: Horizon, body: Body, job_id: str) -> dict[str, Any] | None:

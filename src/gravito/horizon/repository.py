@@ -20,9 +20,11 @@ from gravito.horizon._heartbeat import Order, WorkerRecord, order, read_workers
 from gravito.horizon._index import State
 from gravito.horizon._messages import Sizes
 from gravito.horizon._periods import Periods
+from gravito.horizon._progress import read_many, read_progress
 from gravito.horizon._rows import Filter, JobDetail, JobRow, moment, read_detail
 from gravito.horizon._search import DeadGroup, JobPage, Search
 from gravito.horizon._timetable import ScheduleRow, Timetable
+from gravito.horizon.context import Progress
 
 if TYPE_CHECKING:
     from gravito.horizon._batches import BatchStatus
@@ -296,8 +298,20 @@ class Repository:
         looks = await asyncio.gather(*[self._broker(name).look(job_id) for name in names])
         for name, look in zip(names, looks, strict=True):
             if look.state != "unknown":
-                return read_detail(self.horizon, name, look)
+                found = read_detail(self.horizon, name, look)
+                if found.state == "running":
+                    told = await read_progress(self._broker(name), job_id)
+                    found = msgspec.structs.replace(found, progress=told)
+                return found
         return None
+
+    async def progress(self, jobs: Iterable[tuple[str, str]]) -> dict[str, Progress]:
+        """What running jobs, `(queue, id)`, told last of how far they are; by id, of those that told something."""
+        by_queue: dict[str, list[str]] = {}
+        for name, job_id in jobs:
+            by_queue.setdefault(name, []).append(job_id)
+        told = await asyncio.gather(*[read_many(self._broker(name), ids) for name, ids in by_queue.items()])
+        return {job_id: one for part in told for job_id, one in part.items()}
 
     async def dead_groups(self, queue: str | None = None, limit: int = 200) -> list[DeadGroup]:
         """Dead jobs by name and class of error, the largest groups first."""

@@ -16,6 +16,7 @@ from gravito.horizon.console._overview import (
     read_overview,
     worker_values,
 )
+from gravito.horizon.console._pages_jobs import running_values
 from gravito.horizon.console._site import Ask, NotFoundError, Site
 
 __all__ = ["SOURCES", "live_route", "source"]
@@ -69,3 +70,9 @@ async def workers(site: Site, of: str) -> Values:
     """All workers."""
     records = await site.repository.workers()
     return worker_values(records, site.horizon.broker("default").now_ms())
+
+
+@source("running")
+async def running(site: Site, of: str) -> Values:
+    """What the workers run."""
+    return await running_values(site, await site.repository.workers())

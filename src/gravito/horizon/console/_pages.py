@@ -45,6 +45,7 @@ from gravito.horizon.console._overview import (
     read_overview,
     worker_values,
 )
+from gravito.horizon.console._pages_jobs import job, jobs, running
 from gravito.horizon.console._site import Ask, NotFoundError, Page
 from gravito.horizon.repository import Metrics
 
@@ -155,5 +156,8 @@ PAGES: Final = [
     Page("/", "overview", overview, "Overview"),
     Page("/queues", "queues", queues, "Queues"),
     Page("/queues/{queue}", "queue", queue),
+    Page("/jobs", "jobs", jobs, "Jobs"),
+    Page("/jobs/{queue}/{id}", "job", job),
+    Page("/running", "running", running),
     Page("/workers", "workers", workers, "Workers"),
 ]

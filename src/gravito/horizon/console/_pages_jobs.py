@@ -1,0 +1,228 @@
+"""Pages of jobs: the list with its search, the running ones, and one job."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, Final, cast
+
+import msgspec
+from starlette.responses import RedirectResponse, Response
+
+from gravito.errors import PayloadError
+from gravito.horizon._acts import ALLOWED
+from gravito.horizon._heartbeat import WorkerRecord
+from gravito.horizon._index import State, seal_mark
+from gravito.horizon._keys import check_id, check_queue
+from gravito.horizon._rows import Filter, JobDetail, JobRow
+from gravito.horizon.console._actions import WORDS, read_filter
+from gravito.horizon.console._format import duration, percent
+from gravito.horizon.console._overview import fingerprint
+from gravito.horizon.console._site import Ask, NotFoundError, Site
+from gravito.horizon.context import Progress
+from gravito.horizon.repository import Repository
+
+__all__ = ["Listing", "job", "jobs", "list_jobs", "running", "running_values"]
+
+STATES: Final[tuple[State, ...]] = ("running", "ready", "delayed", "parked", "done", "dead")
+LABELS: Final = {"all": "all", "parked": "held back", "done": "ended"}  # where they differ from the names
+SIZE: Final = 50  # rows of a page
+RUNNING: Final = 200  # rows of the running jobs
+_PATIENCE: Final = 0.12  # seconds that one page searches, before it shows what it has and offers to go on
+_TIMED: Final = ("delayed", "done", "dead")  # states that are ordered by time
+_START: Final = seal_mark(
+    ("", None)
+)  # with a mark the repository searches; this one is in front of everything
+# The state that a job's own word for it is listed under.
+_LISTED: Final = {"ok": "done", "cancelled": "done"}
+
+
+class Listing(msgspec.Struct, frozen=True, kw_only=True):
+    """What a page of the list shows.
+
+    Args:
+        rows: jobs.
+        total: how many there are without the conditions of a search.
+        offset: jobs in front of them; None for a search, which goes on by its mark.
+        mark: of what follows in a search; None at the end.
+        seen: how many jobs the search has looked at, over all its pages so far.
+    """
+
+    rows: list[JobRow]
+    total: int
+    offset: int | None = None
+    mark: str | None = None
+    seen: int = 0
+
+
+async def jobs(ask: Ask) -> Response:
+    """Jobs of one state, or of all; with conditions a search through every one of them."""
+    state = ask.choice("state", ("all", *STATES))
+    queue = check_queue(ask.text("queue")) if ask.text("queue") else None
+    missing = ""
+    if wanted_id := ask.text("id"):
+        found = await _found(ask.repository, wanted_id, queue)
+        if found is not None:
+            return RedirectResponse(ask.visit.url(f"/jobs/{found.queue}/{found.id}"), 303)
+        missing = wanted_id
+    wanted = read_filter(ask.text)
+    listing, rows = await asyncio.gather(_listing(ask, state, queue, wanted), ask.repository.queues())
+    known = [row for row in rows if queue in (None, row.name)]
+    query = {"state": state, "queue": queue, **given(ask)}
+    return ask.render(
+        "jobs.html",
+        listing=listing,
+        state=state,
+        states=("all", *STATES),
+        labels=LABELS,
+        counts={
+            "ready": sum(row.ready for row in known),
+            **{part: sum(getattr(row.sizes, part) for row in known) for part in STATES if part != "ready"},
+        },
+        queue=queue or "",
+        queues=[row.name for row in rows],
+        names=sorted(ask.horizon.jobs),
+        query=query,
+        fields=given(ask),
+        narrowed=bool(given(ask)),
+        missing=missing,
+        size=SIZE,
+        words=WORDS,
+        doable=[do for do in WORDS if state == "all" or state in ALLOWED[cast("Any", do)]],
+    )
+
+
+def given(ask: Ask) -> dict[str, str]:
+    """The conditions of a search, as they were written."""
+    return {name: ask.text(name) for name in Filter.__struct_fields__ if ask.text(name)}
+
+
+async def _found(repository: Repository, job_id: str, queue: str | None) -> JobDetail | None:
+    try:
+        return await repository.job(check_id(job_id), queue)
+    except PayloadError:  # no id
+        return None
+
+
+async def _listing(ask: Ask, state: str, queue: str | None, wanted: Filter) -> Listing:
+    is_timed = wanted == Filter() or (not wanted.looks_inside and state in _TIMED)
+    if is_timed and not ask.text("mark"):
+        return await _leafed(ask.repository, state, queue, wanted, ask.number("offset"))
+    return await list_jobs(ask.repository, state, queue, wanted, ask.text("mark"), ask.number("seen"))
+
+
+async def _leafed(
+    repository: Repository, state: str, queue: str | None, wanted: Filter, offset: int
+) -> Listing:
+    """By offset; all states one behind the other."""
+    rows: list[JobRow] = []
+    skip, total = offset, 0
+    for one in STATES if state == "all" else (cast("State", state),):
+        room = SIZE - len(rows)
+        page = await repository.jobs(one, queue, offset=skip, limit=max(1, room), filter=wanted)
+        rows += page.jobs[:room]
+        skip = max(0, skip - page.total)
+        total += page.total
+    return Listing(rows=rows, total=total, offset=offset)
+
+
+async def list_jobs(
+    repository: Repository, state: str, queue: str | None, wanted: Filter, mark: str = "", seen: int = 0
+) -> Listing:
+    """A page of a search.
+
+    Args:
+        repository: where.
+        state: one, or "all".
+        queue: of this one; None for all.
+        wanted: its conditions.
+        mark: of the page before: the state at which that one ended, and what the repository gave.
+        seen: as the page before says.
+    """
+    first, _, inner = mark.partition(".")
+    states = list(STATES if state == "all" else (state,))
+    if first in states:
+        states = states[states.index(first) :]
+    end = time.monotonic() + _PATIENCE
+    rows: list[JobRow] = []
+    total = 0
+    while states and len(rows) < SIZE and time.monotonic() < end:
+        page = await repository.jobs(
+            cast("State", states[0]), queue, limit=SIZE - len(rows), filter=wanted, mark=inner or _START
+        )
+        rows, total, seen = rows + page.jobs, max(total, page.total), seen + page.scanned
+        inner = page.mark or ""
+        if not inner:
+            states = states[1:]
+    return Listing(rows=rows, total=total, seen=seen, mark=f"{states[0]}.{inner}" if states else None)
+
+
+# -- running jobs ----------------------------------------------------------------------------------------------
+
+
+async def running(ask: Ask) -> Response:
+    """What runs now, and for how long."""
+    page, workers = await asyncio.gather(
+        ask.repository.jobs("running", limit=RUNNING), ask.repository.workers()
+    )
+    rows = [row for row in page.jobs if row.state == "running"]
+    value = await running_values(ask.site, workers)
+    told = await ask.repository.progress([(row.queue, row.id) for row in rows])
+    return ask.render(
+        "running.html",
+        rows=rows,
+        total=page.total,
+        attempts={one.id: one.attempt for worker in workers for one in worker.jobs},
+        told=told,
+        value=value,
+        live=ask.visit.url("/live/running"),
+        shape=value["shape"],
+    )
+
+
+async def running_values(site: Site, workers: list[WorkerRecord]) -> dict[str, str]:
+    """For how long each job runs, and how far it is, as the workers say: they cost the queues nothing."""
+    now = site.horizon.broker("default").now_ms()
+    begun = [one for worker in workers for one in worker.jobs][:RUNNING]
+    told = await site.repository.progress([(one.queue, one.id) for one in begun])
+    values = {"shape": fingerprint(sorted(one.id for one in begun))}
+    for one in begun:
+        values[f"r.{one.id}.age"] = duration(max(0, now - one.since) / 1000)
+        values[f"r.{one.id}.progress"] = said_progress(told.get(one.id))
+    return values
+
+
+def said_progress(told: Progress | None) -> str:
+    """What a job tells of how far it is, in a line."""
+    if told is None:
+        return ""
+    done, total, note = told
+    share = f"{done:g} of {total:g} ({percent(done / total)})" if total else percent(done)
+    return f"{share}, {note}" if note else share
+
+
+# -- one job ---------------------------------------------------------------------------------------------------
+
+
+async def job(ask: Ask) -> Response:
+    """All that is known of one job."""
+    queue, job_id = check_queue(ask.place("queue")), ask.place("id")
+    found = await _found(ask.repository, job_id, queue)
+    if found is None:
+        raise NotFoundError(f"There is no job {job_id!r} in {queue}, or no longer.")
+    state = _LISTED.get(found.state, found.state)
+    return ask.render(
+        "job.html",
+        job=found,
+        doable=[do for do in ("retry", "run_now", "cancel", "delete") if state in ALLOWED[cast("Any", do)]],
+        words=WORDS,
+        progress=said_progress(found.progress),
+        share=share_of(found),
+        known=found.name in ask.horizon.jobs,
+    )
+
+
+def share_of(found: JobDetail) -> float | None:
+    """How far a job is, from 0 to 1; None if it does not say."""
+    told = found.progress
+    return None if told is None else max(0.0, min(1.0, told[0] / (told[1] or 1.0)))
