@@ -17,6 +17,7 @@ from tests.waiting import until
 
 from gravito.atlas import Client
 from gravito.errors import ConfigurationError, JobCancelledError, JobFailedError
+from gravito.horizon import Job
 from gravito.horizon.context import current_job
 from gravito.horizon.horizon import Horizon, HorizonSettings
 from gravito.horizon.worker import Worker, WorkerOptions
@@ -330,6 +331,30 @@ def _rival(settings: Any, began: threading.Event, seconds: float) -> int:
             return (await worker.run()).runs
 
     return asyncio.run(main())
+
+
+async def test_a_job_that_is_given_up_for_its_dead_workers_is_told_of_once(redis: Client) -> None:
+    told: list[str] = []
+    async with Horizon(redis, settings=HorizonSettings(lease=1.0)) as horizon:
+
+        @horizon.job
+        async def after(what: str) -> None:
+            told.append(what)
+
+        class Deadly(Job):
+            async def handle(self) -> None: ...
+
+            async def failed(self, error: BaseException) -> None:
+                told.append(str(error))
+
+        handle = await horizon.chain(Deadly.make(), after.make("not this")).catch(after.make("caught")).push()
+        job_id = (await handle.status())[0].id
+        broker = horizon.broker("default")
+        await redis.hset(broker.keys.part("tries"), job_id, "0:2")
+        assert (await broker.step("ghost", [], 1)).claimed[0].crashes == 2
+        async with working(horizon), working(horizon):
+            await until(lambda: len(told) == 2)
+    assert sorted(told) == ["caught", "its worker died 3 times while it ran"]
 
 
 async def test_low_queues_are_served_while_the_first_has_no_end(horizon: Horizon) -> None:

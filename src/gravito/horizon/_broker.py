@@ -146,12 +146,12 @@ class Broker:
         prune = (rest.done_ms, rest.dead_ms, rest.dead) if turn % _PRUNE_EVERY == 0 else None
         ids, fences = [job.id for job in running], [job.fence for job in running]
         args = (worker, self.lease_ms, ids, fences, _CRASHES, turn % _SWEEP_EVERY == 0, prune)
-        now, due, lost, cancel, outbox = await self._caller.run("keep", args)
+        now, due, lost, cancel, outbox, buried = await self._caller.run("keep", args)
         if outbox:
             self._relay.start()
         if prune is not None:
             await self.roll()
-        return Kept(now, None if due < 0 else due, _texts(lost), _texts(cancel), outbox)
+        return Kept(now, None if due < 0 else due, _texts(lost), _texts(cancel), outbox, _texts(buried))
 
     async def wait(self, timeout: float) -> bool:
         """Wait for something to claim; True if there may be. https://redis.io/commands/blpop

@@ -195,7 +195,19 @@ class Lane:
         gone = set(kept.lost)
         self._worker.lost([job for job in mine if job.id in gone])
         self._worker.cancel(kept.cancel)
+        for job_id in kept.buried:
+            await asyncio.create_task(self._mourn(job_id))  # a task, for it sets context variables
         self._set_alarm(kept.now_ms, kept.next_due_ms)
+
+    async def _mourn(self, job_id: str) -> None:
+        """Do for a job that died with its workers what its own code would have had done: hooks, and what its chain
+        does next. At most once: nobody hears of it again if this worker dies, too."""
+        look = await self.broker.look(job_id)
+        if look.state != "dead" or look.body is None:  # somebody has brought it back already
+            return
+        dead = Claimed(job_id, 0, look.attempts + 1, look.crashes, look.body)
+        for queue, envelope in await self.runner.mourn(dead):
+            await self._worker.horizon.broker(queue).push(envelope)
 
     def held(self) -> list[Claimed]:
         """Jobs whose lease is this worker's: running, and waiting for a place."""

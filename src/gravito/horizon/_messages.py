@@ -93,6 +93,7 @@ class Kept(msgspec.Struct, frozen=True):
     lost: list[str]  # ids whose lease this worker no longer has
     cancel: list[str]  # running jobs that somebody wants to end
     outbox: int = 0  # entries that wait to be carried on
+    buried: list[str] = []  # ids of jobs that were given up in this call, since their workers died
 
 
 class Look(msgspec.Struct, frozen=True):

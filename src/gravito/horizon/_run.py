@@ -52,6 +52,7 @@ from gravito.errors import (
     JobCancelledError,
     JobTimeoutError,
     PayloadError,
+    ProcessDiedError,
 )
 from gravito.horizon import _arguments, _backoff, _payload
 from gravito.horizon._current import running
@@ -326,6 +327,14 @@ class Runner:
             note=note,
             cause=f"{body.name}|{end.error.type[:200]}" if outcome == "dead" and end and end.error else "",
         )
+
+    async def mourn(self, dead: Claimed) -> tuple[Travel, ...]:
+        """Tell of a job that was given up since its workers died; what is to be pushed for that."""
+        job = self.open(dead)
+        error = ProcessDiedError(f"its worker died {dead.crashes} times while it ran")
+        running.set(job)
+        await self._tell(job, Verdict("dead", "dead", error))
+        return self._followers(job.body.extra, "dead") if job.body.extra is not None else ()
 
     def _followers(self, extra: _payload.Extra, outcome: Outcome) -> tuple[Travel, ...]:
         follower = extra.then if outcome == "ok" else extra.catch if outcome == "dead" else None

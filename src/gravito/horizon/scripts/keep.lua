@@ -3,7 +3,7 @@
 -- KEYS, ARGV[2]: see common.lua. ARGV[1]: {worker, lease ms, ids, fences, crashes allowed, sweep, prune}.
 -- sweep: look for ready jobs of which no waiting worker was told, too. prune: nothing, or {keep done for ms, keep dead
 -- for ms, keep dead at most}: forget what is too old, too.
--- Result: {now ms, next due ms or -1, ids whose lease is lost, ids to cancel, length of the outbox}.
+-- Result: {now ms, next due ms or -1, ids whose lease is lost, ids to cancel, length of the outbox, ids given up}.
 
 local worker, lease, ids, fences, allowed = arg[1], arg[2], arg[3], arg[4], arg[5]
 
@@ -35,12 +35,14 @@ local function asked_to_end()
   return some
 end
 
+local buried = {} -- what died here; this answer alone tells of it
 local function give_up(id, mark, reason, attempts, crashes)
   settle(id, mark, true, true, true)
   bury(id, mark, attempts, crashes, '|gravito.errors.ProcessDiedError')
   call('HSET', NOTES, id, cmsgpack.pack({ reason = reason }))
   call('HINCRBY', TOTALS, 'dead', 1)
   tell({ id, 'dead' })
+  buried[#buried + 1] = id
 end
 
 local function recover(id, mark)
@@ -167,4 +169,4 @@ if arg[7] then
   flush()
   outbox = call('LLEN', OUTBOX)
 end
-return { now, due or -1, lost, cancel, outbox }
+return { now, due or -1, lost, cancel, outbox, buried }
