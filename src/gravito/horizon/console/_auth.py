@@ -125,7 +125,7 @@ class Token:
         """To the login page with a browser; else 401."""
         page = request.method == "GET" and not visit.path.startswith(("/api/", "/live/", "/metrics"))
         if page and "text/html" in request.headers.get("accept", ""):
-            back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+            back = visit.url(visit.path) + (f"?{request.url.query}" if request.url.query else "")
             return RedirectResponse(visit.url("/login", next=visit.local(back)), 303)
         return JSONResponse({"error": "no or wrong token"}, 401, {"www-authenticate": "Bearer"})
 

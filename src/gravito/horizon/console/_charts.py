@@ -245,4 +245,5 @@ def bar(share: float, label: str, *, tone: str = "main", key: str = "") -> Marku
 
 
 def _n(number: float) -> str:
-    return f"{number:.1f}".removesuffix(".0")
+    text = f"{number:.1f}".removesuffix(".0")
+    return "0" if text == "-0" else text
