@@ -57,8 +57,8 @@ format: $(VENV)/.installed-dev
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(VENV)/.installed-bench $(VENV)-arq/.installed bench/queues/node/node_modules/.installed
-	@$(BIN)/python -m bench --arq $(VENV)-arq/bin/python $(ARGS)
+bench: $(VENV)/.installed-bench $(VENV)-queues/.installed $(VENV)-arq/.installed bench/queues/node/node_modules/.installed
+	@$(BIN)/python -m bench --peers $(VENV)-queues/bin/python --arq $(VENV)-arq/bin/python $(ARGS)
 
 faults: $(VENV)/.installed-dev
 	@$(BIN)/python -m tests.faults --full $(ARGS)
@@ -67,7 +67,7 @@ docs: $(VENV)/.installed-dev
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 
 clean:
-	@rm -rf $(VENV) $(VENV)-arq bench/queues/node/node_modules build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(VENV)-queues $(VENV)-arq bench/queues/node/node_modules build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -89,9 +89,14 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(call install,.[dev])
 
 $(VENV)/.installed-bench: pyproject.toml constraints.txt | $(BIN)/python
-	$(call install,.[bench$(comma)bench-queue$(comma)loop])
+	$(call install,.[bench$(comma)loop])
 
-# of the job queues that are compared, arq wants another redis-py than all others
+$(VENV)-queues/.installed: bench/queues/peers.txt constraints.txt | $(BIN)/python
+	@echo "Installing other job queues into $(VENV)-queues"
+	@$(BIN)/python -m venv --without-pip $(VENV)-queues
+	@$(BIN)/python -m pip --quiet --python $(VENV)-queues install -c constraints.txt -r $<
+	@touch $@
+
 $(VENV)-arq/.installed: bench/queues/arq.txt | $(BIN)/python
 	@echo "Installing arq into $(VENV)-arq"
 	@$(BIN)/python -m venv --without-pip $(VENV)-arq
