@@ -44,13 +44,13 @@ def path(values: Sequence[float | None], width: float, height: float, top: float
         top: the value at the upper end.
     """
     step = width / max(1, len(values) - 1)
-    scale = height / top if top > 0 else 0.0
     parts, pen = [], "M"
     for index, value in enumerate(values):
         if value is None:
             pen = "M"
             continue
-        parts.append(f"{pen}{_n(index * step)} {_n(height - min(value, top) * scale)}")
+        share = min(value / top, 1.0) if top > 0 else 0.0
+        parts.append(f"{pen}{_n(index * step)} {_n(height * (1 - share))}")
         pen = "L"
     return "".join(parts)
 
