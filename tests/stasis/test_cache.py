@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -21,6 +21,7 @@ import gravito.stasis
 from gravito import errors
 from gravito.atlas import Client
 from gravito.stasis import Cache, Codec, Event, MemoryStore, NullStore, Result
+from gravito.stasis._compression import compress
 
 KEPT = ["redis", "tiered", "memory"]
 
@@ -140,6 +141,54 @@ async def test_many_is_one_round_trip(redis: Client) -> None:
         before = redis.stats().commands
         assert await cache.many(keys) == dict.fromkeys(keys, 1)
         assert redis.stats().commands - before == 1
+
+
+async def test_large_values_are_compressed_in_a_thread(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+
+    def noting(data: bytes, number: int) -> bytes:
+        threads.append(threading.get_ident())
+        return compress(data, number)
+
+    monkeypatch.setattr("gravito.stasis._codec.compress", noting)
+    here = threading.get_ident()
+    packed = Cache(cache._core.store, codec=Codec(compression="zlib"), fail_safe=PATIENT)
+    small, large = "x" * 5_000, "x" * 500_000
+    await packed.put_many({"small": small, "k": 1}, 60)
+    assert threads == [here]
+    writers: list[Callable[[], Awaitable[Any]]] = [
+        lambda: packed.put("large", large, 60),
+        lambda: packed.put_many({"large": large}, 60),
+        lambda: packed.add("added", large, 60),
+        lambda: packed.remember("computed", 60, lambda: large),
+    ]
+    for write in writers:
+        threads.clear()
+        await write()
+        assert threads
+        assert here not in threads
+    found = await cache.many(["small", "large", "added", "computed"])
+    assert list(found.values()) == [small, large, large, large]
+
+
+async def test_a_claim_holds_while_its_value_is_compressed(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+
+    def slow(data: bytes, number: int) -> bytes:
+        assert go.wait(20)
+        return compress(data, number)
+
+    monkeypatch.setattr("gravito.stasis._codec.compress", slow)
+    one = Cache(cache._core.store, codec=Codec(compression="zlib"), fail_safe=PATIENT, lease=0.3)
+    other = Cache(cache._core.store, fail_safe=PATIENT)  # as in another process
+    first = asyncio.create_task(one.remember("k", 60, lambda: "x" * 500_000))
+    await until(lambda: one.stats().runs)
+    second = asyncio.create_task(other.remember("k", 60, lambda: "another"))
+    await asyncio.sleep(0.8)  # longer than the lease
+    go.set()
+    assert await first == await second == "x" * 500_000
 
 
 async def test_add_is_won_once(cache: Cache) -> None:

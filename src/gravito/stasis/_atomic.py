@@ -33,7 +33,7 @@ class Atomic(Values):
         entry = self._entry(key)
         core = self._core
         ms = ttl_ms(core.ttl if ttl is UNSET else ttl)
-        body = core.codec.encode(value, entry, type)
+        body = await core.encode(value, entry, type)
         for _ in range(_TRIES):
             found = await self._find_surely(entry, key)
             if is_readable(found):

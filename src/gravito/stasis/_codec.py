@@ -12,6 +12,7 @@ application has its name there, behind one byte of length. Then come the value's
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import Iterable
 from typing import Any, Final
@@ -33,6 +34,7 @@ _NUMBERS: Final = {"msgpack": _MSGPACK, "json": _JSON, "pickle": _PICKLE}
 _FLAGS: Final = tuple(bytes([flags]) for flags in range(256))
 _SECRET_BYTES: Final = 16
 _MAC: Final = 32
+_LARGE: Final = 128 * 1024  # bytes; compressing more takes longer than handing it to a thread
 _MOST: Final = 2**32 - 1  # what four bytes of length can say
 
 _Secrets = str | bytes | Iterable[str | bytes] | None
@@ -73,6 +75,7 @@ class Codec:
         types: Iterable[type] = (),
     ) -> None:
         self._compression = compression_id(compression)
+        self.compresses = self._compression != 0  # then `encode_apart` may be worth its await
         self._compress_over = _size("compress_over", compress_over, 0)
         self._max_bytes = _size("max_bytes", max_bytes, 1)
         self._number, self._name = _which(serializer)
@@ -105,6 +108,17 @@ class Codec:
             SerializationError: the value would not come back as it is, or is too large. Names the key, the type
                 and what to do.
         """
+        return self._packed(*self._dumped(value, key, type), key)
+
+    async def encode_apart(self, value: Any, key: str, type: Any = None) -> bytes:
+        """As `encode`; a large value is compressed in a thread, which leaves the event loop to others meanwhile."""
+        data, flags = self._dumped(value, key, type)
+        if len(data) > _LARGE and self._compression:
+            return await asyncio.to_thread(self._packed, data, flags, key)
+        return self._packed(data, flags, key)
+
+    def _dumped(self, value: Any, key: str, type: Any) -> tuple[bytes, int]:
+        """What the serializer makes of it, and its flags."""
         try:
             data, boxed = self._dumps(value, type is not None)
         except errors.SerializationError as error:
@@ -123,7 +137,11 @@ class Codec:
                 f"{_about(key, value)}: {size} bytes, more than max_bytes={self._max_bytes}: "
                 "cache less of it, or raise the limit"
             )
-        flags = self._number | _BOXED if boxed else self._number
+        return data, self._number | _BOXED if boxed else self._number
+
+    def _packed(self, data: bytes, flags: int, key: str) -> bytes:
+        """Compressed and signed, as the settings say."""
+        size = len(data)
         if size > self._compress_over and self._compression:
             smaller = compress(data, self._compression)
             if len(smaller) < size:

@@ -16,7 +16,7 @@ from gravito import errors
 
 __all__ = ["NAMES", "compress", "compression_id", "decompress"]
 
-# Compressing happens on the event loop, so levels are chosen for speed.
+# Somebody waits for each value, and small ones are compressed on the event loop: levels are chosen for speed.
 _LEVEL: Final = 3
 _LZMA_PRESET: Final = 1
 _LZMA_MEMORY: Final = 128 * 1024 * 1024  # for the decoder; a stream may ask for gigabytes
@@ -75,8 +75,11 @@ def _zstd() -> _Compressor | None:
             out: bytes = reader.read(length + 1)
         return out
 
-    compressor = zstandard.ZstdCompressor(level=_LEVEL)
-    return _Compressor(compressor.compress, decompress)
+    def compress(data: bytes) -> bytes:
+        out: bytes = zstandard.ZstdCompressor(level=_LEVEL).compress(data)  # one is not for two threads
+        return out
+
+    return _Compressor(compress, decompress)
 
 
 _COMPRESSORS: Final[dict[int, _Compressor | None]] = {

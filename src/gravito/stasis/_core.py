@@ -207,6 +207,12 @@ class Core:
             return self.codec.decode(blob.body, entry, type)
         return int(blob.body)
 
+    async def encode(self, value: Any, entry: str, type: Any) -> bytes:
+        """See `Codec.encode`."""
+        if self.codec.compresses:
+            return await self.codec.encode_apart(value, entry, type)
+        return self.codec.encode(value, entry, type)
+
     async def aclose(self) -> None:
         """Report the last statistics and let go of what the store holds."""
         self.tallies.close()

@@ -267,7 +267,6 @@ class Flight:
             self._claim.rest()
             await self._give_up()
             raise
-        self._claim.rest()
         seconds = loop.time() - since
         counts.run_ms += int(seconds * 1000)
         return await self._store(result, seconds)
@@ -280,10 +279,12 @@ class Flight:
             life = job.policy.life(made.ttl, made.value) if made.store else None
             for tag in made.tags:
                 check_tag(tag)
-            body = core.codec.encode(made.value, job.entry, job.policy.type) if life is not None else None
+            body = await core.encode(made.value, job.entry, job.policy.type) if life is not None else None
         except Exception:
+            self._claim.rest()
             await self._give_up()
             raise
+        self._claim.rest()  # not before: encoding a large value may take long
         if life is None or body is None:
             await self._give_up()
             return Landing(made.value)

@@ -234,7 +234,12 @@ class Values(View):
         entry = self._entry(key)
         core = self._core
         ms = ttl_ms(core.ttl if ttl is UNSET else ttl, jitter)
-        body = core.codec.encode(value, entry, type)
+        codec = core.codec
+        body = (
+            await codec.encode_apart(value, entry, type)
+            if codec.compresses
+            else codec.encode(value, entry, type)
+        )
         if self._guess is None or self._tags or core.guard.open:
             return await self._write([(key, entry, body)], [ms])
         present, front = self._guess
@@ -272,7 +277,7 @@ class Values(View):
         items = []
         for key, value in values.items():
             entry = self._entry(key)
-            items.append((key, entry, core.codec.encode(value, entry, type)))
+            items.append((key, entry, await core.encode(value, entry, type)))
         return await self._write(items, times) if items else True
 
     async def _write(self, items: list[tuple[str, str, bytes]], times: list[int | None]) -> bool:
