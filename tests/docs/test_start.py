@@ -55,7 +55,7 @@ def test_a_job_is_seen_done_in_the_console(tmp_path: Path) -> None:
 
         for what in ("status", "jobs"):
             asked = start(f"gravito horizon {what}")
-            assert asked.process.wait(30) == 0, asked.output
+            assert asked.process.wait(60) == 0, asked.output
         assert job in asked.end()
 
 

@@ -24,7 +24,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait(condition: Callable[[], object], timeout: float = 20.0) -> None:
+def wait(condition: Callable[[], object], timeout: float = 60.0) -> None:
     """Until it holds; what another process does sets no event here."""
     end = time.monotonic() + timeout
     while not condition():
@@ -63,7 +63,7 @@ class Program:
     def __repr__(self) -> str:
         return f"<Program {self.process.args!r}>"
 
-    def shows(self, text: str, timeout: float = 20.0) -> None:
+    def shows(self, text: str, timeout: float = 60.0) -> None:
         """Wait until it has written this."""
         end = time.monotonic() + timeout
         while text not in self.output:
@@ -86,7 +86,7 @@ class Program:
         if self.process.poll() is None:
             self.process.terminate()
         try:
-            self.process.wait(20)
+            self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
@@ -107,7 +107,7 @@ GRAVITO = ["-c", "from gravito.cli import app; app(prog_name='gravito')"]
 @contextmanager
 def served(program: Program, address: str) -> Iterator[httpx.Client]:
     """A client of an HTTP server that has just been started."""
-    with httpx.Client(base_url=address, timeout=10) as client:
+    with httpx.Client(base_url=address, timeout=30) as client:
 
         def answers() -> bool:
             assert program.process.poll() is None, program.output

@@ -59,7 +59,7 @@ def test_an_order_is_shipped_by_a_worker_and_the_page_hears_of_it(start: Start) 
 
 def test_a_schedule_of_the_shop_is_a_job_like_any_other(start: Start) -> None:
     run = start(*GRAVITO, "schedule", "run", "jobs:horizon", "shipped-so-far")
-    assert run.process.wait(20) == 0, run.output
+    assert run.process.wait(60) == 0, run.output
     burst = start(*GRAVITO, "horizon", "work", "jobs:horizon", "--queues", "reports", "--burst")
     burst.shows("1 done")
 
@@ -76,7 +76,7 @@ def test_two_people_talk(start: Start) -> None:
     assert bob.process.stdin is not None
     bob.process.stdin.close()  # Ctrl-D
     ann.shows("* bob left")
-    assert bob.process.wait(20) == 0, bob.output
+    assert bob.process.wait(60) == 0, bob.output
     assert "hello" not in elsewhere.output
 
 
