@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
-from tests.stasis.stores import url_of
+from tests.stasis.stores import info_of_each, url_of
 from tests.stasis.workers import PATIENT, worker
 
 from gravito import errors
@@ -161,6 +161,49 @@ async def test_a_short_lived_key_never_shortens_a_tag(cache: Cache) -> None:
     assert await cache._core.store.remaining(["cache:t:t"]) == [-1]
     await asyncio.sleep(0.2)
     assert await cache.many(["long", "short", "forever"]) == {"long": 1, "short": None, "forever": 4}
+
+
+async def test_a_longer_lived_key_lengthens_a_tag(cache: Cache) -> None:
+    view = cache.tags("t")
+    for ttl in (0.2, 0.3, 1, 3600, 7200, None):
+        for key in ("a", "b"):
+            await view.put(key, 1, ttl)
+            left, of_tag = await cache._core.store.remaining([f"cache:k:{key}", "cache:t:t"])
+            assert of_tag == -1 or of_tag >= left > 0
+    assert await cache._core.store.remaining(["cache:k:b", "cache:t:t"]) == [-1, -1]
+
+
+async def test_a_writer_asks_seldom_for_the_time_of_its_tags(redis: Client) -> None:
+    async with Cache(connection=redis, fail_safe=PATIENT) as cache:
+        view = cache.tags("t", "u")
+        await view.put("k", 1, 60)
+        await redis.config_resetstat()
+        for number in range(50):
+            await view.put(f"k:{number}", number, 60)
+        assert (
+            sum(
+                [
+                    each.get("cmdstat_evalsha", {"calls": 0})["calls"]
+                    for each in await info_of_each(redis, "commandstats")
+                ]
+            )
+            == 0
+        )
+        await cache.tags("u").flush()
+        await view.put("new", 1, 60)
+        assert await cache.many(["k:1", "new"]) == {"k:1": None, "new": 1}
+
+
+async def test_a_writer_that_knows_its_tags_never_writes_what_was_flushed(cache: Cache) -> None:
+    """Rounds of two writers, each with what it remembers, and a third that flushes."""
+    shared = cache._core.store
+    one, two, third = [Cache(shared, fail_safe=PATIENT).tags("t") for _ in range(3)]
+    for number in range(100):
+        await asyncio.gather(one.put("a", number, 60), two.put("b", number, 60), third.flush())
+        await third.flush()
+        assert await cache.many(["a", "b"]) == {"a": None, "b": None}
+        await asyncio.gather(one.put("a", number, 60), two.put("b", number, 60))
+        assert await cache.many(["a", "b"]) == {"a": number, "b": number}
 
 
 async def test_touching_a_key_keeps_its_tags(cache: Cache) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import AbstractEventLoop, Future, get_running_loop
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from weakref import WeakKeyDictionary
 
 from gravito import errors
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 __all__ = ["Core"]
 
 _MOST_REMEMBERED: Final = 20_000  # keys whose tags, and tags whose versions, are kept in mind
+
+
+Rounds: TypeAlias = "dict[tuple[str, ...], Round]"  # reads that are about to go out, by their keys
 
 
 class Core:
@@ -74,9 +77,9 @@ class Core:
             str, bytes
         ] = {}  # key of a root or tag -> version last seen; a guess, always checked
         self._flights: WeakKeyDictionary[AbstractEventLoop, dict[str, Flight]] = WeakKeyDictionary()
-        self._rounds: WeakKeyDictionary[AbstractEventLoop, dict[str, Round]] = WeakKeyDictionary()
+        self._rounds: WeakKeyDictionary[AbstractEventLoop, Rounds] = WeakKeyDictionary()
         # the last of them: a look-up by weak key costs more than all the rest
-        self._here: tuple[AbstractEventLoop | None, dict[str, Round]] = (None, {})
+        self._here: tuple[AbstractEventLoop | None, Rounds] = (None, {})
         if client is not None:
             self.tallies.tell(lambda added: _report(client, f"{scope.prefix}:s", added))
 
@@ -129,22 +132,22 @@ class Core:
         except KeyError:
             return None
 
-    def roots_soon(self, scope: Scope) -> Round:
-        """The present roots, read once for all who ask in this turn of the loop, after all of them have asked."""
+    def versions_soon(self, keys: tuple[str, ...]) -> Round:
+        """The present versions, read once for all who ask in this turn of the loop, after all of them have asked."""
         loop = get_running_loop()
         here, rounds = self._here
         if loop is not here:
             rounds = self._rounds.setdefault(loop, {})
             self._here = loop, rounds
-        found = rounds.get(scope.prefix)
+        found = rounds.get(keys)
         if found is None:
-            found = rounds[scope.prefix] = Round()
-            loop.call_soon(self._read_roots, rounds, scope, found)
+            found = rounds[keys] = Round()
+            loop.call_soon(self._read_versions, rounds, keys, found)
         return found
 
-    def _read_roots(self, rounds: dict[str, Round], scope: Scope, found: Round) -> None:
-        rounds.pop(scope.prefix, None)
-        found.start(self.guard.within(self.store.read(scope.roots)))
+    def _read_versions(self, rounds: Rounds, keys: tuple[str, ...], found: Round) -> None:
+        rounds.pop(keys, None)
+        found.start(self.guard.within(self.store.read(keys)))
 
     async def pin(self, keys: tuple[str, ...], ttl_ms: int | None) -> list[bytes]:
         """See `Store.pin`."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from gravito import errors
@@ -240,10 +242,11 @@ class Values(View):
             if codec.compresses
             else codec.encode(value, entry, type)
         )
-        if self._guess is None or self._tags or core.guard.open:
+        guess = self._guess
+        if guess is None or core.guard.open or (self._tags and not _stays(guess[2], ms)):
             return await self._write([(key, entry, body)], [ms])
-        present, front = self._guess
-        soon = core.roots_soon(self._scope)
+        present, front, _ = guess
+        soon = core.versions_soon(self._plan.keys)
         try:
             await core.guard.within(core.store.write(((entry, self._plan.blob(front, body), ms),)))
             seen = soon.now()
@@ -252,12 +255,14 @@ class Values(View):
         except Exception as error:
             core.lost(error, key)
             return False
-        if seen != present:  # it was cleared meanwhile: once more, under the versions of now
+        if (
+            seen != present
+        ):  # it was cleared, or a tag flushed, meanwhile: once more, under the versions of now
             self._guess = None
             return await self._write([(key, entry, body)], [ms])
-        if entry in core.plans_of:
-            core.remember_tags(entry, self._scope, ())
-        core.wrote(key)
+        if self._tags or entry in core.plans_of:
+            core.remember_tags(entry, self._scope, self._tags)
+        core.wrote(key, tags=self._tags)
         return True
 
     async def forever(self, key: str, value: Any) -> bool:
@@ -298,30 +303,32 @@ class Values(View):
     async def _write_through(self, items: list[tuple[str, str, bytes]], times: list[int | None]) -> None:
         """Write under the versions last seen while asking for the present ones; again if they are others."""
         core = self._core
-        longest = None if None in times else max(ms for ms in times if ms is not None)
+        # for twice as long as this call needs: until half of it is over, the next one need not ask for more time
+        stay = None if None in times else 2 * max(ms for ms in times if ms is not None)
+        until = inf if stay is None else monotonic() + stay / 1000
         roots, tags = core.guess(self._roots), core.guess(self._tag_keys)
         if roots is not None and tags is not None and not core.local:
-            soon = None if core.tiered else core.roots_soon(self._scope)
+            soon = None if core.tiered else core.versions_soon(self._roots)
             writing = core.guard.within(core.store.write(self._packed(items, times, roots, tags)))
             if self._tags:
-                await asyncio.gather(writing, core.pin(self._tag_keys, longest))
+                await asyncio.gather(writing, core.pin(self._tag_keys, stay))
             else:
                 await writing
             # copies in this process are right once the write's reply is here, which came behind their announcements
             reading = core.guard.within(core.store.read(self._roots)) if soon is None else soon.result()
             core.note(self._roots, await reading)
             if core.guess(self._roots) == roots and core.guess(self._tag_keys) == tags:
-                self._keep_guess(roots)
+                self._keep_guess(roots + tags, until)
                 return
-        roots, tags = await self._pinned(longest)
+        roots, tags = await self._pinned(stay)
         await core.guard.within(core.store.write(self._packed(items, times, roots, tags)))
-        self._keep_guess(roots)
+        self._keep_guess(roots + tags, until)
 
-    def _keep_guess(self, roots: bytes) -> None:
+    def _keep_guess(self, joined: bytes, until: float) -> None:
         """So that the next `put` has less to do."""
-        if not self._tags and not self._core.local and not self._core.tiered:
-            versions = versions_of(roots)
-            self._guess = list(versions), self._plan.front(versions)
+        if not self._core.local and not self._core.tiered:
+            versions = versions_of(joined)
+            self._guess = versions, self._plan.front(versions), until
 
     async def _pinned(self, longest: int | None) -> tuple[bytes, bytes]:
         core = self._core
@@ -388,6 +395,11 @@ def _count(core: Core, hits: list[str]) -> None:
     if core.events.hit:
         for key in hits:
             core.tell("hit", key)
+
+
+def _stays(until: float, ms: int | None) -> bool:
+    """Whether what stays until then stays for so long."""
+    return until == inf or (ms is not None and monotonic() + ms / 1000 <= until)
 
 
 def versions_of(joined: bytes) -> list[bytes]:

@@ -28,9 +28,9 @@ class View:
     _tags: tuple[str, ...]  # those that this view names
     _tag_keys: tuple[str, ...]  # keys of their versions
     _plan: Plan  # of these tags: what is read with an entry of which nothing else is known
-    _guess: (
-        tuple[list[bytes], bytes] | None
-    )  # the roots last seen, and what `put` writes in front of a body then
+    # the versions of the plan last seen, what `put` writes in front of a body then, and until when (monotonic) the
+    # versions of the tags are known to stay
+    _guess: tuple[list[bytes], bytes, float] | None
     _policies: dict[Any, Policy]  # by ttl and type: what calls without further options have in common
     # key -> the entry's key on the server, and with it those of the plan's versions; for keys that were used lately
     _sought: dict[str, tuple[str, tuple[str, ...]]]
