@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         "--loop", choices=("asyncio", "uvloop"), default="asyncio", help="the event loop of all"
     )
     parser.add_argument("--markdown", action="store_true", help="print the README's table to standard output")
-    parser.add_argument("--peers", help="an interpreter that has the other job queues; without it, this one")
+    parser.add_argument("--peers", help="an interpreter that has the other job queues")
     parser.add_argument("--arq", help="an interpreter that has arq, which wants another redis-py")
     parser.add_argument("--node-modules", type=Path, help="a folder with bullmq and ioredis")
     return parser

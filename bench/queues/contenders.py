@@ -14,9 +14,9 @@ from bench.contenders import OURS
 ROOT = Path(__file__).parents[2]
 PEERS = Path(__file__).parent / "peers"
 NODE = Path(__file__).parent / "node"
-ARQ = (
-    ROOT / ".venv-arq" / "bin" / "python"
-)  # `make bench` makes it: arq wants an older redis-py than all others
+# `make bench` makes these: peers have an environment of their own, and arq, which wants an older redis-py, another one
+PEER = ROOT / ".venv-queues" / "bin" / "python"
+ARQ = ROOT / ".venv-arq" / "bin" / "python"
 BULLMQ = "bullmq"
 
 
@@ -46,7 +46,7 @@ NAMES = tuple(_NOOPS)
 
 
 def find(
-    python: str = sys.executable, arq: str = str(ARQ), modules: Path = NODE / "node_modules"
+    python: str = str(PEER), arq: str = str(ARQ), modules: Path = NODE / "node_modules"
 ) -> tuple[list[Queue], dict[str, str]]:
     """The queues that can be run, and why others cannot.
 
