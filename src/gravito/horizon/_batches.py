@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -18,7 +18,7 @@ import msgspec
 
 from gravito import errors
 from gravito.atlas.script import Script
-from gravito.errors import GravitoError, ResultTimeoutError, UnknownJobError
+from gravito.errors import GravitoError, PayloadError, ResultTimeoutError, UnknownJobError
 from gravito.horizon import _payload
 from gravito.horizon._messages import Envelope
 from gravito.horizon._payload import Travel
@@ -27,7 +27,7 @@ from gravito.horizon.handle import cancel
 if TYPE_CHECKING:
     from gravito.horizon.horizon import Horizon
 
-__all__ = ["BatchStatus", "Batches"]
+__all__ = ["BatchStatus", "Batches", "Follower"]
 
 log = logging.getLogger("gravito.horizon")
 
@@ -42,6 +42,25 @@ _travel = msgspec.msgpack.Decoder(tuple[str, Envelope]).decode
 
 # How the states of jobs are counted.
 _COUNTED: Final = {"ok": "ok", "dead": "dead", "cancelled": "cancelled", "discarded": "discarded"}
+
+
+class Follower(msgspec.Struct, frozen=True, kw_only=True):
+    """What is pushed when a batch gets so far.
+
+    Args:
+        when: then, catch or finally.
+        queue: where it goes.
+        id: the job's.
+        name: the job's name, of a chain its first one's.
+        due: since when it is owed; None: it is not, or not yet.
+    """
+
+    when: str
+    queue: str
+    id: str
+    name: str
+    due: datetime | None = None
+
 
 BatchState = Literal["pushing", "running", "done", "failed", "cancelled"]
 
@@ -64,6 +83,7 @@ class BatchStatus(msgspec.Struct, frozen=True, kw_only=True):
         failed_ids: of the dead, the first hundred.
         created: when it was begun.
         ended: when the last job had ended.
+        followers: what it pushes at its end.
     """
 
     id: str
@@ -79,6 +99,7 @@ class BatchStatus(msgspec.Struct, frozen=True, kw_only=True):
     failed_ids: tuple[str, ...] = ()
     created: datetime | None = None
     ended: datetime | None = None
+    followers: tuple[Follower, ...] = ()
 
     @property
     def finished(self) -> bool:
@@ -328,7 +349,20 @@ def _status(batch_id: str, answer: list[Any]) -> BatchStatus:
         failed_ids=tuple(name.decode() for name in failed),
         created=_moment(fields.get("created")),
         ended=_moment(fields.get("ended")),
+        followers=tuple(_followers(fields)),
     )
+
+
+def _followers(fields: Mapping[str, bytes]) -> Iterator[Follower]:
+    for what in ("then", "catch", "finally"):
+        if what in fields:
+            queue, envelope = _travel(fields[what])
+            try:
+                name = _payload.read_body(envelope.body).name
+            except PayloadError:  # a newer release's
+                name = ""
+            due = _moment(fields.get(f"said:{what}"))
+            yield Follower(when=what, queue=queue, id=envelope.id, name=name, due=due)
 
 
 def _moment(ms: bytes | None) -> datetime | None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from gravito.errors import PayloadError, ResultTimeoutError, UnknownJobError
+from gravito.horizon._chains import Chains
 from gravito.horizon._packing import Place, new_id
 from gravito.horizon._payload import Travel
 from gravito.horizon.call import Call
@@ -60,16 +61,21 @@ class Chain:
             PayloadError: a job that cannot be queued; then none was.
             ConnectionError, TimeoutError: as `Call.push`.
         """
-        (queue, envelope), handles = self._prepare(None)
+        chain_id = new_id()
+        (queue, envelope), handles = self._prepare(None, chain_id)
         handles[0].settle(await self._horizon.broker(queue).push(envelope))
-        return ChainHandle(self._horizon, handles)
+        if self._horizon.faked is None:
+            links = zip(self._calls, handles, strict=True)
+            jobs = [(handle.queue, handle.id, call.definition.name) for call, handle in links]
+            await Chains(self._horizon).note(chain_id, jobs)
+        return ChainHandle(self._horizon, handles, chain_id)
 
     def travel(self, job_id: str) -> Travel:
         """The first job, to be pushed by something else under this id."""
-        return self._prepare(job_id)[0]
+        return self._prepare(job_id, new_id())[0]
 
-    def _prepare(self, first_id: str | None) -> tuple[Travel, list[JobHandle[Any]]]:
-        horizon, chain_id = self._horizon, new_id()
+    def _prepare(self, first_id: str | None, chain_id: str) -> tuple[Travel, list[JobHandle[Any]]]:
+        horizon = self._horizon
         catch: Travel | None = None
         if self._catch is not None:
             catch, _ = horizon.prepare(self._catch, Place(id=f"{chain_id}:catch", parent=chain_id))
@@ -90,9 +96,11 @@ class ChainHandle:
     Args:
         horizon: whose.
         jobs: handles on its jobs, in order.
+        chain_id: the chain's.
     """
 
-    def __init__(self, horizon: Horizon, jobs: Sequence[JobHandle[Any]]) -> None:
+    def __init__(self, horizon: Horizon, jobs: Sequence[JobHandle[Any]], chain_id: str = "") -> None:
+        self.id = chain_id
         self.jobs = tuple(jobs)
         self._horizon = horizon
 

@@ -15,6 +15,7 @@ import msgspec
 
 from gravito.errors import HorizonError
 from gravito.horizon._acts import Acted, Action, Acts
+from gravito.horizon._chains import Chains, ChainStatus
 from gravito.horizon._figures import Figures, added
 from gravito.horizon._heartbeat import Order, WorkerRecord, order, read_workers
 from gravito.horizon._index import State
@@ -362,6 +363,21 @@ class Repository:
     async def cancel_batch(self, batch_id: str) -> BatchStatus:
         """Cancel what has not ended of a batch."""
         return await self.horizon.batches.stop(batch_id)
+
+    async def chains(self, offset: int = 0, limit: int = 20) -> tuple[int, list[ChainStatus]]:
+        """How many chains were pushed in the last week, and some of them, the latest first.
+
+        Chains that something else pushed, as a batch at its end, are not among them.
+        """
+        return await Chains(self.horizon).listed(offset, limit)
+
+    async def chain(self, chain_id: str) -> ChainStatus:
+        """One chain, with each of its jobs.
+
+        Raises:
+            UnknownJobError: there is none, or no longer.
+        """
+        return await Chains(self.horizon).status(chain_id)
 
     async def schedules(self) -> list[ScheduleRow]:
         """This application's schedules, and those that the server remembers of others."""

@@ -81,7 +81,7 @@ async def world(horizon: Horizon) -> AsyncIterator[World]:
     horizon.schedule("nightly", greet.make(PLANTED)).daily().at("02:00")
     done = await greet.meta(note=PLANTED).push(PLANTED)
     batch = await horizon.batch([greet.make(PLANTED) for _ in range(3)], PLANTED).push()
-    await horizon.chain(greet.make("a"), greet.make("b")).push()
+    chain = await horizon.chain(greet.make("a"), greet.make("b")).push()
     dead = await fail.push(PLANTED)
     for _ in range(2):
         await hold.push(PLANTED)
@@ -101,6 +101,7 @@ async def world(horizon: Horizon) -> AsyncIterator[World]:
         "id": done.id,
         "job": dead.id,
         "batch": batch.id,
+        "chain": chain.id,
         "delayed": delayed.id,
     }
     yield made

@@ -1,7 +1,9 @@
 """Every change that the console makes. Each is a POST, which the guard has checked before it arrives here.
 
 An action is a function that takes an `Ask`, reads its form, and returns a `Notice` for the page that comes after it, or
-a `Question` to be answered first: the same form is then posted once more, with `sure=yes` in it.
+a `Question` to be answered first: the same form is then posted once more, with `sure=yes` in it. One that takes long
+returns a `Progress` after a while; its form is posted again until it is done, so that no request lasts long and no
+process has to remember anything.
 """
 
 from __future__ import annotations
@@ -26,9 +28,10 @@ from gravito.horizon.console._security import add_cookie
 from gravito.horizon.console._site import Ask, NotFoundError, Site
 from gravito.horizon.console._visit import THEMES, Notice
 
-__all__ = ["ACTIONS", "Question", "action", "actions_route", "api_action", "read_filter"]
+__all__ = ["ACTIONS", "Progress", "Question", "action", "actions_route", "api_action", "read_filter"]
 
-_PATIENCE: Final = 20.0  # seconds that one request works on many jobs, before it asks whether to go on
+_PATIENCE: Final = 1.0  # seconds that one request works on many jobs, before it tells how far it is
+_OURS: Final = ("csrf", "sure", "done", "total")  # fields that the next page adds by itself
 _PARTS: Final = ("ready", "delayed", "parked", "done", "dead")
 
 # Words of each action: as a button, and as what was done.
@@ -53,7 +56,21 @@ class Question(msgspec.Struct, frozen=True):
     button: str
 
 
-Reply = Notice | Question
+class Progress(msgspec.Struct, frozen=True):
+    """How far an action is that goes on when its form is posted again.
+
+    Args:
+        text: what was done so far.
+        done: jobs that were dealt with.
+        total: jobs that there were in the beginning.
+    """
+
+    text: str
+    done: int
+    total: int
+
+
+Reply = Notice | Question | Progress
 ACTIONS: Final[dict[str, Callable[[Ask], Awaitable[Reply]]]] = {}  # by name, the last part of its path
 
 
@@ -82,12 +99,13 @@ def actions_route(site: Site) -> Route:
             reply = await ACTIONS[name](ask)
         except (HorizonError, ConfigurationError) as error:
             reply = Notice(str(error), "bad")
+        if isinstance(reply, Notice):
+            return ask.back(reply)
+        fields = [(key, value) for key, values in ask.form.items() for value in values if key not in _OURS]
+        back = ask.visit.local(ask.form.one("back"))
         if isinstance(reply, Question):
-            fields = [(key, value) for key, values in ask.form.items() for value in values if key != "csrf"]
-            return ask.render(
-                "confirm.html", question=reply, fields=fields, back=ask.visit.local(ask.form.one("back"))
-            )
-        return ask.back(reply)
+            return ask.render("confirm.html", question=reply, fields=fields, back=back)
+        return ask.render("progress.html", progress=reply, fields=fields, back=back)
 
     return Route("/actions/{name}", endpoint, methods=["POST"], name="action")
 
@@ -105,6 +123,8 @@ async def api_action(ask: Ask) -> Response:
         return JSONResponse({"error": str(error)}, 409)
     if isinstance(reply, Question):
         return JSONResponse({"error": f"{reply.text} Say so with sure=yes."}, 409)
+    if isinstance(reply, Progress):
+        return JSONResponse({"text": reply.text, "done": False, "more": True})
     return JSONResponse({"text": reply.text, "done": reply.kind == "good"})
 
 
@@ -148,13 +168,14 @@ async def purge(ask: Ask) -> Reply:
         if not number:
             return Notice(f"{name} has no {part} jobs.")
         return Question(f"Delete {count(number)} {part} jobs of {name} for good?", f"Delete {count(number)}")
-    gone, left, end = 0, 0, time.monotonic() + _PATIENCE
+    gone, left, end = _so_far(ask, "done"), 0, time.monotonic() + _PATIENCE
+    before = gone
     async for some, rest in ask.repository.purging(name, cast("Any", part)):
         gone, left = gone + some, rest
         if time.monotonic() > end:
             break
-    more = f" {count(left)} are left: ask once more." if left else ""
-    return Notice(f"{count(gone)} {part} jobs of {name} are deleted.{more}", "bad" if left else "good")
+    text = f"{count(gone)} {part} jobs of {name} are deleted."
+    return Progress(text, gone, gone + left) if left and gone > before else Notice(text)
 
 
 @action("queue.forget")
@@ -217,12 +238,20 @@ async def act_on_all(ask: Ask) -> Reply:
     if not ask.sure:
         number = await ask.repository.count(state, queue, wanted)
         return _question(do, number) if number else Notice("There are no such jobs.")
-    acted, end = Acted(), time.monotonic() + _PATIENCE
+    acted, before, end = Acted(), _so_far(ask, "done"), time.monotonic() + _PATIENCE
     async for acted in ask.repository.acting(do, state, queue, wanted):
-        if time.monotonic() > end:
-            told = _told(do, acted)
-            return Notice(f"{told.text} That took long: ask once more for the others.", "bad")
-    return _told(do, acted)
+        if time.monotonic() > end and acted.done:
+            done = before + acted.done
+            total = _so_far(ask, "total") or done + await ask.repository.count(state, queue, wanted)
+            text = _told(do, Acted(done=done)).text
+            return Progress(text, done, max(done, total))
+    return _told(do, acted.plus(Acted(done=before)))
+
+
+def _so_far(ask: Ask, name: str) -> int:
+    """A number that the page of a progress has brought along."""
+    given = ask.form.one(name)
+    return int(given) if given.isascii() and given.isdigit() and len(given) < 12 else 0
 
 
 def read_filter(text: Callable[[str], str]) -> Filter:

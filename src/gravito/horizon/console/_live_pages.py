@@ -16,6 +16,7 @@ from gravito.horizon.console._overview import (
     read_overview,
     worker_values,
 )
+from gravito.horizon.console._pages_batches import batch_values
 from gravito.horizon.console._pages_jobs import running_values
 from gravito.horizon.console._site import Ask, NotFoundError, Site
 
@@ -76,3 +77,9 @@ async def workers(site: Site, of: str) -> Values:
 async def running(site: Site, of: str) -> Values:
     """What the workers run."""
     return await running_values(site, await site.repository.workers())
+
+
+@source("batch")
+async def batch(site: Site, of: str) -> Values:
+    """One batch; `of` is its id."""
+    return batch_values(await site.repository.batch(of))

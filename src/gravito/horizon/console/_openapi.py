@@ -57,10 +57,12 @@ class Outcome(msgspec.Struct, frozen=True):
     Args:
         text: in words.
         done: whether something was done.
+        more: whether there is more to do: ask once more.
     """
 
     text: str
     done: bool
+    more: bool = False
 
 
 def describe(endpoints: Sequence[Endpoint], actions: Mapping[str, Any], title: str) -> dict[str, Any]:

@@ -45,6 +45,8 @@ from gravito.horizon.console._overview import (
     read_overview,
     worker_values,
 )
+from gravito.horizon.console._pages_batches import batch, batches, chain
+from gravito.horizon.console._pages_dead import dead, schedules
 from gravito.horizon.console._pages_jobs import job, jobs, running
 from gravito.horizon.console._site import Ask, NotFoundError, Page
 from gravito.horizon.repository import Metrics
@@ -159,5 +161,10 @@ PAGES: Final = [
     Page("/jobs", "jobs", jobs, "Jobs"),
     Page("/jobs/{queue}/{id}", "job", job),
     Page("/running", "running", running),
+    Page("/dead", "dead", dead, "Dead letters"),
+    Page("/batches", "batches", batches, "Batches and chains"),
+    Page("/batches/{batch}", "batch", batch),
+    Page("/chains/{chain}", "chain", chain),
     Page("/workers", "workers", workers, "Workers"),
+    Page("/schedules", "schedules", schedules, "Schedules"),
 ]

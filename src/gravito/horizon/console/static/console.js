@@ -146,5 +146,7 @@
   }
 
   prepare(document);
+  const onward = document.querySelector("form[data-onward]"); // long work: the next part of it
+  if (onward) onward.requestSubmit();
   if (document.body.dataset.live) listen(document.body.dataset.live);
 })();
