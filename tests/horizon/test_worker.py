@@ -175,6 +175,44 @@ async def test_a_thread_over_its_time_is_reported_as_still_running(horizon: Hori
         release.set()
 
 
+async def test_a_thread_that_was_cancelled_is_reported_as_still_running(horizon: Horizon) -> None:
+    began, release = threading.Event(), threading.Event()
+
+    @horizon.job
+    def stuck() -> None:
+        began.set()
+        release.wait(20)
+
+    async with working(horizon):
+        handle = await stuck.push()
+        assert await asyncio.to_thread(began.wait, 20)
+        assert await handle.cancel()
+        with pytest.raises(JobCancelledError, match=r"while it ran; its thread .* may still be running"):
+            await handle.result(timeout=10)
+        release.set()
+
+
+async def test_a_plain_failed_method_runs_in_a_thread(horizon: Horizon, caplog: Any) -> None:
+    told: list[tuple[str, bool, str]] = []
+
+    class Sync(Job):
+        retries = 0
+
+        def handle(self) -> None:
+            raise ValueError("no")
+
+        def failed(self, error: Exception) -> None:
+            told.append(
+                (str(error), threading.current_thread() is threading.main_thread(), current_job().name)
+            )
+
+    handle = await Sync.push()
+    await burst(horizon)
+    assert (await handle.status()).state == "dead"
+    assert told == [("no", False, "Sync")]
+    assert "failed() of job" not in caplog.text
+
+
 async def test_a_running_job_is_cancelled(horizon: Horizon) -> None:
     began, ended = asyncio.Event(), asyncio.Event()
 

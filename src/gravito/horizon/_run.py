@@ -41,6 +41,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -363,6 +364,14 @@ class Runner:
             if job.instance is None and job.broken is None:
                 job.instance = definition.target(*job.args, **job.kwargs)
             if job.instance is not None:
-                await job.instance.failed(error)
+                failed = job.instance.failed
+                # a plain one may block, as a plain `handle` may
+                answer = (
+                    failed(error)
+                    if inspect.iscoroutinefunction(failed)
+                    else await asyncio.to_thread(failed, error)
+                )
+                if inspect.isawaitable(answer):
+                    await answer
         except (Exception, asyncio.CancelledError):
             log.exception("failed() of job %s %s failed", job.name, job.id)

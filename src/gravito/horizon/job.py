@@ -195,8 +195,15 @@ class Job:
         cls.definition = Definition(name, cls, read_options(name, given), method)
         catalogue_add(cls.definition)
 
-    async def failed(self, error: BaseException) -> None:
-        """Called once when the job is dead: out of retries, or an error that is not retried."""
+    def failed(self, error: Any) -> Awaitable[None] | None:
+        """Called once when the job is dead: out of retries, or an error that is not retried.
+
+        Write it `async`, or plain: then it runs in a thread.
+
+        Args:
+            error: what the last run raised; an Exception, or what ends a program, as SystemExit.
+        """
+        return None
 
     @classmethod
     def make(cls: Callable[P, Job], *args: P.args, **kwargs: P.kwargs) -> Call[Any]:
