@@ -280,7 +280,7 @@ def test_any_value_comes_back(subject: Codec, value: Any) -> None:
     assert same(subject.decode(subject.encode(value, "k"), "k"), value)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(value=_values)
 def test_the_look_for_plain_values_sees_what_a_walk_sees(value: Any) -> None:
     assert _faithful._is_plain_by_level(value) is _faithful._is_plain_by_item(value)

@@ -133,6 +133,7 @@ async def test_callers_of_one_key_still_share_a_run(cache: Cache, server: Contro
     await asyncio.sleep(0.05)
     go.set()
     assert await asyncio.gather(*first, *later) == [1] * 20
+    server.resume()  # else closing waits for it
 
 
 async def test_the_store_goes_while_the_factory_runs(cache: Cache, server: Control) -> None:

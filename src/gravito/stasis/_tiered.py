@@ -58,7 +58,11 @@ class TieredStore(RedisStore):
 
     def _left(self, key: str) -> Any:
         kept = self._tracked.kept_for(key)
-        return self.client.execute_command("PTTL", key) if kept is None else Ready(_milliseconds(kept))
+        if kept is None:
+            return self.client.execute_command("PTTL", key)
+        if kept == inf and self.at_hand((key,)) == [None]:  # what is kept is that there is nothing
+            return Ready(-2)
+        return Ready(_milliseconds(kept))
 
 
 def _milliseconds(left: float) -> int:
