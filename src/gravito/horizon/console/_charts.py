@@ -125,9 +125,10 @@ def timeline(
         parts.append(Markup('<path class="line {}" d="{}"/>').format(one.tone, line))
     parts.append(_hits(series, moments, width, height, unit))
     return Markup(
-        '<figure class="chart"><svg viewBox="0 0 {} {}" role="img" aria-label="{}">'
+        '<figure class="chart" tabindex="0" role="group" aria-label="{}. Arrow keys read its values.">'
+        '<svg viewBox="0 0 {} {}" role="img" aria-label="{}">'
         '<g transform="translate({} {})">{}</g></svg>{}</figure>'
-    ).format(*size, label, _LEFT, _TOP, Markup("").join(parts), _legend(series))
+    ).format(label, *size, label, _LEFT, _TOP, Markup("").join(parts), _legend(series))
 
 
 def _grid(marks: Sequence[float], width: float, height: float, unit: Callable[[float], str]) -> Markup:

@@ -36,8 +36,6 @@ from typing import Final
 
 from starlette.responses import Response
 
-from gravito.horizon.console import _charts
-from gravito.horizon.console._format import count, rate
 from gravito.horizon.console._overview import (
     load,
     overview_values,
@@ -48,21 +46,23 @@ from gravito.horizon.console._overview import (
 from gravito.horizon.console._pages_batches import batch, batches, chain
 from gravito.horizon.console._pages_dead import dead, schedules
 from gravito.horizon.console._pages_jobs import job, jobs, running
+from gravito.horizon.console._pages_metrics import metrics as metrics_page
 from gravito.horizon.console._site import Ask, NotFoundError, Page
-from gravito.horizon.repository import Metrics
+from gravito.horizon.console._windows import SPANS, WINDOWS, throughput
 
-__all__ = ["PAGES", "WINDOWS", "moments", "throughput"]
+__all__ = ["PAGES"]
 
-WINDOWS: Final = ("1h", "24h", "7d")
-_SPANS: Final = {"1h": "the last hour", "24h": "the last 24 hours", "7d": "the last 7 days"}
 PRIORITIES: Final = ("critical", "high", "default", "low")
 
 
 async def overview(ask: Ask) -> Response:
     """Everything at a glance."""
     window = ask.choice("window", WINDOWS)
+    age = 60.0 if ask.again else 0.0
     seen, day, week = await asyncio.gather(
-        read_overview(ask.site), ask.repository.metrics("24h"), ask.repository.metrics("7d")
+        read_overview(ask.site, live=ask.again),
+        ask.site.lately("day", age, lambda: ask.repository.metrics("24h")),
+        ask.site.lately("week", age, lambda: ask.repository.metrics("7d")),
     )
     windows = {"1h": seen.hour, "24h": day, "7d": week}
     return ask.render(
@@ -73,7 +73,7 @@ async def overview(ask: Ask) -> Response:
         window=window,
         chart=throughput(windows[window]),
         load={row.name: load(row, seen.workers) for row in seen.queues},
-        spans=_SPANS,
+        spans=SPANS,
         live=ask.visit.url("/live/overview"),
         shape=seen.shape,
     )
@@ -81,7 +81,7 @@ async def overview(ask: Ask) -> Response:
 
 async def queues(ask: Ask) -> Response:
     """All queues, by state and priority."""
-    seen = await read_overview(ask.site)
+    seen = await read_overview(ask.site, live=ask.again)
     return ask.render(
         "queues.html",
         seen=seen,
@@ -115,7 +115,7 @@ async def queue(ask: Ask) -> Response:
         value=queue_values(row, workers),
         load=load(row, workers),
         priorities=PRIORITIES,
-        spans=_SPANS,
+        spans=SPANS,
         live=ask.visit.url("/live/queue", of=name),
         shape=str(row.sizes.paused),
     )
@@ -123,7 +123,7 @@ async def queue(ask: Ask) -> Response:
 
 async def workers(ask: Ask) -> Response:
     """All worker processes, and what they do."""
-    records = await ask.repository.workers()
+    records = await ask.site.lately("workers", 2.0 * ask.again, ask.repository.workers)
     value = worker_values(records, ask.horizon.broker("default").now_ms())
     return ask.render(
         "workers.html",
@@ -131,26 +131,6 @@ async def workers(ask: Ask) -> Response:
         value=value,
         live=ask.visit.url("/live/workers"),
         shape=value["shape"],
-    )
-
-
-def moments(metrics: Metrics) -> list[str]:
-    """Names for the places on the time axis, in UTC."""
-    pattern = "%a %d %H:%M" if metrics.window == "7d" else "%H:%M"
-    return [point.at.strftime(pattern) for point in metrics.points]
-
-
-def throughput(metrics: Metrics) -> str:
-    """The chart of jobs that went well and runs that failed, a step each."""
-    good = [float(point.figures.ok) for point in metrics.points]
-    bad = [float(point.figures.retried + point.figures.dead) for point in metrics.points]
-    step = "minute" if metrics.step == 60 else "hour"
-    return _charts.timeline(
-        [_charts.Series("done", good, "good", area=True), _charts.Series("failed runs", bad, "bad")],
-        moments(metrics),
-        f"Jobs done and runs failed each {step} of {_SPANS[metrics.window]}: "
-        f"{count(metrics.total.ok)} done, {count(metrics.total.retried + metrics.total.dead)} failed",
-        unit=rate,
     )
 
 
@@ -166,5 +146,6 @@ PAGES: Final = [
     Page("/batches/{batch}", "batch", batch),
     Page("/chains/{chain}", "chain", chain),
     Page("/workers", "workers", workers, "Workers"),
+    Page("/statistics", "metrics", metrics_page, "Metrics"),
     Page("/schedules", "schedules", schedules, "Schedules"),
 ]

@@ -69,10 +69,32 @@
   document.addEventListener("pointerover", (event) => {
     const hit = event.target.closest && event.target.closest(".hit");
     if (!hit) return;
+    tell(hit);
+  });
+
+  function tell(hit) {
     const figure = hit.closest("figure");
     let tip = figure.querySelector(".tip");
-    if (!tip) { tip = document.createElement("figcaption"); tip.className = "tip"; figure.append(tip); }
+    if (!tip) {
+      tip = document.createElement("figcaption");
+      tip.className = "tip";
+      tip.setAttribute("aria-live", "polite");
+      figure.append(tip);
+    }
+    for (const one of figure.querySelectorAll(".hit.at")) one.classList.remove("at");
+    hit.classList.add("at");
     tip.textContent = hit.querySelector("title").textContent;
+  }
+
+  document.addEventListener("keydown", (event) => { // the same by keys
+    if (!event.target.matches("figure.chart")) return;
+    const hits = [...event.target.querySelectorAll(".hit")];
+    const at = hits.findIndex((hit) => hit.classList.contains("at"));
+    const last = hits.length - 1;
+    const next = { ArrowLeft: at < 0 ? last : Math.max(0, at - 1), ArrowRight: Math.min(last, at + 1), Home: 0, End: last }[event.key];
+    if (next === undefined || !hits[next]) return;
+    event.preventDefault();
+    tell(hits[next]);
   });
 
   // -- live values -----------------------------------------------------------------------------------------------
@@ -103,14 +125,18 @@
     if (values.shape !== undefined && main.dataset.shape !== undefined && values.shape !== main.dataset.shape) anew(main, values.shape);
   }
 
+  const pause = 5000; // ms, at least, between two readings of the page
   let reading = false;
+  let readAt = performance.now();
   async function anew(main, shape) {
     // A row has come or gone. Whoever is typing or choosing just now is not disturbed.
     if (reading || main.contains(document.activeElement) && document.activeElement !== main) return;
     if (main.querySelector("input[type=checkbox]:checked")) return;
+    if (performance.now() - readAt < pause * (1 + Math.random())) return; // open pages do not all ask at once
     reading = true;
+    readAt = performance.now();
     try {
-      const answer = await fetch(location.href, { headers: { accept: "text/html" }, credentials: "same-origin" });
+      const answer = await fetch(location.href, { headers: { accept: "text/html", "x-live": "1" }, credentials: "same-origin" });
       if (!answer.ok || answer.redirected) return;
       const page = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("main");
       const open = new Set([...main.querySelectorAll("details[open]")].map((_, index) => index));
