@@ -478,3 +478,10 @@ def test_the_checker_finds_a_line_that_is_never_reached() -> None:
 def test_the_checker_finds_a_command_that_is_not_there(kind: str, code: str) -> None:
     with pytest.raises(AssertionError, match="has no"):
         run_file(Block("README.md", 1, kind, code, ""))
+
+
+def test_the_checker_finds_what_another_library_does_not_have() -> None:
+    with pytest.raises(AssertionError, match="has no"):
+        check_other(Block("README.md", 1, "python", "from redis.asyncio import Rediss\n", "other: redis"))
+    with pytest.raises(AssertionError, match="does not name"):
+        check_other(Block("README.md", 1, "python", "import asyncio\n", "other: redis"))
