@@ -24,6 +24,7 @@ from gravito.horizon._periods import Periods
 from gravito.horizon._progress import read_many, read_progress
 from gravito.horizon._rows import Filter, JobDetail, JobRow, moment, read_detail
 from gravito.horizon._search import DeadGroup, JobPage, Search
+from gravito.horizon._tags import TagPage, Tags
 from gravito.horizon._timetable import ScheduleRow, Timetable
 from gravito.horizon.context import Progress
 
@@ -139,9 +140,15 @@ class Repository:
         serving = [name for worker in workers for name in worker.queues]
         return list(await asyncio.gather(*[self._queue(name, serving.count(name)) for name in names]))
 
-    async def queue(self, name: str) -> QueueRow:
-        """One queue; all its sizes are 0 if there is none of the name."""
-        workers = await self.workers()
+    async def queue(self, name: str, workers: Sequence[WorkerRecord] | None = None) -> QueueRow:
+        """One queue; all its sizes are 0 if there is none of the name.
+
+        Args:
+            name: the queue's.
+            workers: for a reader who has them already.
+        """
+        if workers is None:
+            workers = await self.workers()
         return await self._queue(name, sum(name in worker.queues for worker in workers))
 
     async def forget(self, name: str) -> None:
@@ -345,6 +352,20 @@ class Repository:
         """How many jobs a search finds; it reads them all."""
         names = [queue] if queue is not None else await self.names()
         return await self._search.count(names, state, filter or Filter())
+
+    # -- watched tags ----------------------------------------------------------------------------------------
+
+    async def tags(self) -> TagPage:
+        """The tags that people watch, and which jobs have them among the latest thousand of each state."""
+        return await Tags(self.horizon).read(await self.names())
+
+    async def watch_tag(self, tag: str, watched: bool = True) -> None:
+        """Watch a tag, or watch it no longer.
+
+        Raises:
+            HorizonError: it is none, or there are as many as can be.
+        """
+        await (Tags(self.horizon).watch(tag) if watched else Tags(self.horizon).unwatch(tag))
 
     # -- batches and schedules -------------------------------------------------------------------------------
 

@@ -99,6 +99,7 @@ def actions_route(site: Site) -> Route:
             reply = await ACTIONS[name](ask)
         except (HorizonError, ConfigurationError) as error:
             reply = Notice(str(error), "bad")
+        site.forget()
         if isinstance(reply, Notice):
             return ask.back(reply)
         fields = [(key, value) for key, values in ask.form.items() for value in values if key not in _OURS]
@@ -121,6 +122,7 @@ async def api_action(ask: Ask) -> Response:
         reply = await ACTIONS[name](ask)
     except (HorizonError, ConfigurationError) as error:
         return JSONResponse({"error": str(error)}, 409)
+    ask.site.forget()
     if isinstance(reply, Question):
         return JSONResponse({"error": f"{reply.text} Say so with sure=yes."}, 409)
     if isinstance(reply, Progress):
@@ -340,3 +342,22 @@ async def cancel_batch(ask: Ask) -> Reply:
         )
     await ask.repository.cancel_batch(name)
     return Notice("What had not ended of the batch is cancelled.")
+
+
+# -- watched tags ----------------------------------------------------------------------------------------------
+
+
+@action("tag.watch")
+async def watch_tag(ask: Ask) -> Reply:
+    """`tag`: show it among the watched ones."""
+    tag = ask.form.one("tag").strip()
+    await ask.repository.watch_tag(tag)
+    return Notice(f"{tag} is watched.")
+
+
+@action("tag.unwatch")
+async def unwatch_tag(ask: Ask) -> Reply:
+    """`tag`: show it no longer."""
+    tag = ask.form.one("tag")
+    await ask.repository.watch_tag(tag, False)
+    return Notice(f"{tag} is no longer watched.")

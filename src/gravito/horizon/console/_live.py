@@ -22,6 +22,8 @@ __all__ = ["Live", "LiveResponse", "Sampler", "Values"]
 log = logging.getLogger("gravito.horizon")
 
 EVERY: Final = 1.0  # seconds between two samples
+_SHARE: Final = 10.0  # times as long as a sample took
+_SLOWEST: Final = 10.0  # seconds
 # Seconds that one answer lasts; the browser then asks anew. So a login that ended is seen, and a server that wants to
 # end waits no longer than this for its open pages.
 LIFE: Final = 30.0
@@ -90,7 +92,9 @@ class Sampler:
         await asyncio.shield(self._next)
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
+            began = loop.time()
             try:
                 self._take(await self._source())
             except GravitoError as error:
@@ -98,7 +102,8 @@ class Sampler:
             except Exception:
                 log.exception("the console's live figures")
                 self._tell_away("the figures cannot be read; the console's log says why")
-            await asyncio.sleep(self._every)
+            # What takes long is asked for less often: a server that has much to do is not asked for more.
+            await asyncio.sleep(max(self._every, min(_SLOWEST, _SHARE * (loop.time() - began))))
 
     def _take(self, values: Values) -> None:
         changed = {key: value for key, value in values.items() if self._values.get(key) != value}

@@ -61,22 +61,22 @@ async def overview(site: Site, of: str) -> Values:
 @source("queue")
 async def queue(site: Site, of: str) -> Values:
     """One queue; `of` is its name."""
-    row = await site.repository.queue(of)
-    workers = await site.repository.workers()
+    workers = await site.lately("workers", 2.0, site.repository.workers)
+    row = await site.repository.queue(of, workers)
     return {"shape": str(row.sizes.paused), **queue_values(row, workers)}
 
 
 @source("workers")
 async def workers(site: Site, of: str) -> Values:
     """All workers."""
-    records = await site.repository.workers()
+    records = await site.lately("workers", 2.0, site.repository.workers)
     return worker_values(records, site.horizon.broker("default").now_ms())
 
 
 @source("running")
 async def running(site: Site, of: str) -> Values:
     """What the workers run."""
-    return await running_values(site, await site.repository.workers())
+    return await running_values(site, await site.lately("workers", 2.0, site.repository.workers))
 
 
 @source("batch")

@@ -61,11 +61,11 @@ async def read_overview(site: Site, *, live: bool = False) -> Overview:
 
     Args:
         site: the console.
-        live: for a sampler, which asks again and again: what moves slowly is asked for less often.
+        live: for those who ask again and again: what moves slowly is asked for less often, many queues in turns.
     """
     workers = await site.lately("workers", live * _WORKERS, site.repository.workers)
     queues, hour, server = await asyncio.gather(
-        site.repository.queues(workers),
+        site.rotation.look(workers) if live else site.repository.queues(workers),
         site.lately("hour", live * _HOUR, lambda: site.repository.metrics("1h")),
         site.lately("server", live * _SERVER, lambda: read_server(site.horizon.client)),
     )

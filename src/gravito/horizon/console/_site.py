@@ -18,6 +18,7 @@ from gravito.errors import HorizonError
 from gravito.horizon.console import _charts
 from gravito.horizon.console._format import FILTERS
 from gravito.horizon.console._live import Live
+from gravito.horizon.console._rotation import Rotation
 from gravito.horizon.console._security import add_cookie
 from gravito.horizon.console._visit import Form, Notice, Visit, visit_of
 from gravito.horizon.repository import Repository
@@ -89,6 +90,7 @@ class Site:
     def __init__(self, horizon: Horizon, title: str, *, login: bool) -> None:
         self.horizon = horizon
         self.repository = Repository(horizon)
+        self.rotation = Rotation(self.repository)
         self.live = Live()
         self.title = title
         self.login = login
@@ -114,6 +116,11 @@ class Site:
             value = await read()
             self._lately[key] = (time.monotonic(), value)
         return cast("T", value)
+
+    def forget(self) -> None:
+        """Something was changed: live pages show it, and not what was read before."""
+        self._lately.clear()
+        self.rotation.forget()
 
     @cached_property
     def templates(self) -> jinja2.Environment:
@@ -172,6 +179,11 @@ class Ask:
     def form(self) -> Form:
         """What was posted."""
         return self.visit.form
+
+    @property
+    def again(self) -> bool:
+        """Whether an open live page reads itself anew: as many may do so as there are, so what was read lately does."""
+        return self.request.headers.get("x-live") == "1"
 
     @property
     def sure(self) -> bool:
