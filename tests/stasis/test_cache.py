@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -131,6 +131,30 @@ async def test_many(cache: Cache) -> None:
     assert await cache.many(["a", "b", "c", "a"], "default") == {"a": 1, "b": None, "c": "default"}
     assert await cache.forget_many(["a", "b", "c"]) == 2
     assert await cache.forget_many([]) == 0
+
+
+async def test_very_many_go_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a store that is there would exceed the soft timeout."""
+    store = MemoryStore()
+    sizes: list[int] = []
+    write, read = store.write, store.read
+
+    def writing(items: Sequence[tuple[str, bytes, int | None]]) -> Awaitable[object]:
+        sizes.append(len(items))
+        return write(items)
+
+    def reading(keys: Sequence[str]) -> Awaitable[list[bytes | None]]:
+        sizes.append(len(keys))
+        return read(keys)
+
+    monkeypatch.setattr(store, "write", writing)
+    monkeypatch.setattr(store, "read", reading)
+    values = {f"k:{number}": number for number in range(4321)}
+    async with Cache(store) as cache:
+        assert await cache.tags("t").put_many(values, 60)
+        assert await cache.many(values) == values
+        assert await Cache(store).many(values) == values
+    assert 1000 <= max(sizes) <= 1002  # and the versions
 
 
 @pytest.mark.one_server("on a cluster it is one for each node; see test_cluster.py")

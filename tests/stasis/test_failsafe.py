@@ -18,6 +18,7 @@ from gravito import errors
 from gravito.atlas import Client
 from gravito.atlas.embedded import Engine, engine_for
 from gravito.stasis import Cache, Event, FailSafe, StoreDownError, TieredStore
+from gravito.stasis._failsafe import Guard
 
 
 @pytest.fixture
@@ -44,6 +45,19 @@ def errors_of(cache: Cache) -> list[Event]:
 async def back(cache: Cache) -> None:
     """Until the cache has its store again."""
     await until(lambda: not cache.stats().breaker_open)
+
+
+async def test_a_busy_loop_does_not_use_up_the_soft_timeout() -> None:
+    guard = Guard(FailSafe(timeout=0.05), lambda: asyncio.sleep(0), "some store")
+
+    async def answer(seconds: float) -> str:
+        asyncio.get_running_loop().call_soon(time.sleep, 0.2)
+        await asyncio.sleep(seconds)
+        return "answer"
+
+    assert await guard.within(answer(0.08)) == "answer"
+    with pytest.raises(errors.TimeoutError, match=r"some store did not answer within 0\.05 s"):
+        await asyncio.wait_for(guard.within(answer(600)), 10)
 
 
 async def test_an_engine_that_is_starting_is_no_store_that_is_away(

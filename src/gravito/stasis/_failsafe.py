@@ -151,9 +151,14 @@ class Guard:
         line.add(future)
 
     async def _bounded(self, waiting: Awaitable[Any]) -> Any:
+        assert self._timeout is not None
         try:
-            async with asyncio.timeout(self._timeout) as scope:
-                return await waiting
+            async with asyncio.timeout(None) as scope:
+                patience = _Patience(get_running_loop(), self._timeout, scope)
+                try:
+                    return await waiting
+                finally:
+                    patience.end()
         except TimeoutError:
             if scope.expired():
                 raise self.late() from None
@@ -209,6 +214,31 @@ class Guard:
         self.open = False
         self.failures = 0
         _logger.warning("the store %s of the cache is back", self._name)
+
+
+class _Patience:
+    """The soft timeout of one block; a busy loop is no fault of the store, as below."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, timeout: float, scope: asyncio.Timeout) -> None:
+        self._loop = loop
+        self._timeout = timeout
+        self._scope = scope
+        self._begin()
+
+    def _begin(self) -> None:
+        self._due = self._loop.time() + self._timeout
+        self._timer = self._loop.call_at(self._due, self._tick)
+
+    def _tick(self) -> None:
+        now = self._loop.time()
+        if now - self._due > self._timeout * _LATE:
+            self._begin()
+        else:
+            self._scope.reschedule(now)
+
+    def end(self) -> None:
+        """It was in time."""
+        self._timer.cancel()
 
 
 class _Line:

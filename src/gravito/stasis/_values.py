@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Values"]
 
 _NOTHING: Final = Found()
+# keys in one round trip: with very many, a store that is there would exceed the soft timeout
+_PORTION: Final = 1000
 
 
 class Values(View):
@@ -75,7 +77,7 @@ class Values(View):
         return default if value is UNSET else value
 
     async def many(self, keys: Iterable[str], default: Any = None, *, type: Any = None) -> dict[str, Any]:
-        """The values at several keys, in one round trip (in a cluster one to each node).
+        """The values at several keys, in one round trip for each 1000 (in a cluster one to each node).
 
         Returns:
             Each key with its value, or with `default` if it has none. As `get` for each.
@@ -88,7 +90,9 @@ class Values(View):
             return result
         try:
             core.guard.check()
-            await self._read_many(names, entries, type, result)
+            for at in range(0, len(names), _PORTION):
+                end = at + _PORTION
+                await self._read_many(names[at:end], entries[at:end], type, result)
         except Exception as error:
             core.lost(error, names[0])
             for key in names:
@@ -272,7 +276,7 @@ class Values(View):
     async def put_many(
         self, values: Mapping[str, Any], ttl: TTL | Unset = UNSET, *, jitter: float = 0.0, type: Any = None
     ) -> bool:
-        """Store several values in one round trip. As `put`; with a jitter each has a ttl of its own.
+        """Store several values, in one round trip for each 1000. As `put`; with a jitter each has a ttl of its own.
 
         It is no transaction: if the store fails on the way, some may be written.
         """
@@ -290,7 +294,9 @@ class Values(View):
         try:
             if core.guard.open:
                 core.guard.check()
-            await self._write_through(items, times)
+            for at in range(0, len(items), _PORTION):
+                end = at + _PORTION
+                await self._write_through(items[at:end], times[at:end])
         except Exception as error:
             core.lost(error, items[0][0])
             return False
