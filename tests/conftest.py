@@ -5,10 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 from tests.servers.catalogue import SERVERS, find, skip_if_lacking
 
 from gravito.atlas._local_cluster import LocalCluster
+
+
+# what is slow on a busy machine is no failure
+hypothesis.settings.register_profile("gravito", deadline=None)
+hypothesis.settings.load_profile("gravito")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

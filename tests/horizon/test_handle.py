@@ -244,18 +244,17 @@ async def test_an_overtaken_run_tells_nothing(horizon: Horizon) -> None:
     assert await handle.progress() == (1, None, None)
 
 
-async def test_what_the_server_wrote_about_crashes(horizon: Horizon) -> None:
+async def test_what_the_server_wrote_about_crashes(horizon: Horizon, brokers: Any) -> None:
     @horizon.job
     async def work() -> None: ...
 
     handle = await work.push()
-    broker = horizon.broker("default")
-    broker.lease_ms = 1
+    broker = brokers("default", lease_ms=1)
     for _ in range(3):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while not (await broker.step("w", [], 1)).claimed:
                 await broker.keep("w", [])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         while (await handle.status()).state != "dead":
             await broker.keep("w", [])
     with pytest.raises(JobFailedError, match="died 3 times") as caught:
