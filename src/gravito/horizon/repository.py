@@ -428,7 +428,7 @@ class Repository:
     async def _queue(self, name: str, workers: int) -> QueueRow:
         broker = self._broker(name)
         sizes = await broker.sizes()
-        due = await self._search.oldest(name) if sum(sizes.ready) + sizes.fair else None
+        due = await self._search.oldest(name, sizes)
         oldest = None if due is None else max(0.0, (broker.now_ms() - due) / 1000)
         return QueueRow(name=name, sizes=sizes, oldest=oldest, workers=workers)
 
