@@ -11,7 +11,6 @@ from tests.servers.catalogue import SERVERS, find, skip_if_lacking
 
 from gravito.atlas._local_cluster import LocalCluster
 
-
 # what is slow on a busy machine is no failure
 hypothesis.settings.register_profile("gravito", deadline=None)
 hypothesis.settings.load_profile("gravito")
