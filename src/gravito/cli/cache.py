@@ -13,7 +13,7 @@ import typer
 from gravito.atlas import DB, Client, Settings
 from gravito.errors import ConfigurationError, GravitoError, InvalidKeyError
 from gravito.stasis import Cache, Counts, FailSafe
-from gravito.stasis._stats import FIELDS
+from gravito.stasis._stats import FIELDS, by_template
 
 __all__ = ["app"]
 
@@ -57,7 +57,7 @@ def stats(
         found: Mapping[Any, Any] = await cache._client().hgetall(f"{prefix}:s")
         return found
 
-    templates = _by_template(_run(_settings(connection, url), prefix, None, ask))
+    templates = by_template(_run(_settings(connection, url), prefix, None, ask))
     if as_json:
         report = {"prefix": prefix, "total": _shown(_sum(templates))}
         report["templates"] = {name: _shown(counts) for name, counts in templates.items()}
@@ -225,17 +225,6 @@ def _progress(total: int) -> Any:
 
 
 # -- statistics ----------------------------------------------------------------------------------------------
-
-
-def _by_template(found: Mapping[Any, Any]) -> dict[str, Counts]:
-    """The counters of the server's hash; the busiest template first. What is no counter of ours is left out."""
-    templates: dict[str, Counts] = {}
-    for name, value in found.items():
-        text = name.decode("utf-8", "replace") if isinstance(name, bytes) else name
-        template, _, field = text.rpartition("|")
-        if field in FIELDS:
-            setattr(templates.setdefault(template, Counts()), field, int(value))
-    return dict(sorted(templates.items(), key=lambda item: (-item[1].hits - item[1].misses, item[0])))
 
 
 def _sum(templates: Mapping[str, Counts]) -> Counts:

@@ -25,7 +25,7 @@ _LENGTH: Final = 200  # characters of one
 _LATEST: Final = 5  # jobs that are shown of each
 _LEAST: Final = 20  # jobs of each queue and state that are looked at, however many queues there are
 
-_Found = tuple[float, str, str]  # ms, queue, id
+_Found = tuple[float, str, str]  # ms of its end, or 0; queue, id
 
 
 class TagRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,11 +123,12 @@ class Tags:
         client = broker.client.with_options(decode_responses=False)
         part = broker.keys.part("results" if state == "done" else "jobs")
         kept: Any = await client.hmget(part, [job_id for _, job_id in entries])
+        has_ended = state in ("done", "dead")
         for (at, job_id), data in zip(entries, kept, strict=True):
             body = _body(data, ended=state == "done")
             for tag in set(body.extra.tags if body is not None and body.extra is not None else ()):
                 if tag in found:
-                    found[tag].setdefault(state, []).append((at, broker.queue, job_id))
+                    found[tag].setdefault(state, []).append((at * has_ended, broker.queue, job_id))
         return len(entries), total
 
     async def _latest(self, jobs: list[_Found]) -> list[JobRow]:

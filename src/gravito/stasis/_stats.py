@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-__all__ = ["CacheStats", "Counts", "Tallies"]
+__all__ = ["FIELDS", "CacheStats", "Counts", "Tallies", "by_template"]
 
 MOST_TEMPLATES: Final = (
     256  # further ones are counted together: keys without a pattern must not fill the memory
@@ -152,3 +152,14 @@ class Tallies:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def by_template(found: Mapping[Any, Any]) -> dict[str, Counts]:
+    """The counters of the server's hash; the busiest template first. What is no counter of ours is left out."""
+    templates: dict[str, Counts] = {}
+    for name, value in found.items():
+        text = name.decode("utf-8", "replace") if isinstance(name, bytes) else name
+        template, _, field = text.rpartition("|")
+        if field in FIELDS:
+            setattr(templates.setdefault(template, Counts()), field, int(value))
+    return dict(sorted(templates.items(), key=lambda item: (-item[1].hits - item[1].misses, item[0])))

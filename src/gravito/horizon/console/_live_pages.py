@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from gravito.horizon.console._health import read_alert_rows
 from gravito.horizon.console._live import Values
 from gravito.horizon.console._overview import (
     overview_values,
@@ -17,6 +18,7 @@ from gravito.horizon.console._overview import (
     worker_values,
 )
 from gravito.horizon.console._pages_batches import batch_values
+from gravito.horizon.console._pages_health import alerts_shape
 from gravito.horizon.console._pages_jobs import running_values
 from gravito.horizon.console._site import Ask, NotFoundError, Site
 
@@ -83,3 +85,9 @@ async def running(site: Site, of: str) -> Values:
 async def batch(site: Site, of: str) -> Values:
     """One batch; `of` is its id."""
     return batch_values(await site.repository.batch(of))
+
+
+@source("alerts")
+async def alerts(site: Site, of: str) -> Values:
+    """Which alerts fire."""
+    return {"shape": alerts_shape([(row.name, row.firing) for row in await read_alert_rows(site)])}

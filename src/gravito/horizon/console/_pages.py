@@ -45,6 +45,7 @@ from gravito.horizon.console._overview import (
 )
 from gravito.horizon.console._pages_batches import batch, batches, chain
 from gravito.horizon.console._pages_dead import dead, schedules
+from gravito.horizon.console._pages_health import alerts, connections, monitoring
 from gravito.horizon.console._pages_jobs import job, jobs, running
 from gravito.horizon.console._pages_metrics import metrics as metrics_page
 from gravito.horizon.console._site import Ask, NotFoundError, Page
@@ -148,4 +149,7 @@ PAGES: Final = [
     Page("/workers", "workers", workers, "Workers"),
     Page("/statistics", "metrics", metrics_page, "Metrics"),
     Page("/schedules", "schedules", schedules, "Schedules"),
+    Page("/monitoring", "monitoring", monitoring, "Monitoring"),
+    Page("/alerts", "alerts", alerts, "Alerts"),
+    Page("/connections", "connections", connections, "Cache and connections"),
 ]

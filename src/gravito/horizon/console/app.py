@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -14,6 +15,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gravito.errors import ConfigurationError, GravitoError, HorizonError, UnknownJobError
+from gravito.horizon._watch import AlertWatch
 from gravito.horizon.console import _api, _entry
 from gravito.horizon.console._actions import actions_route
 from gravito.horizon.console._auth import Answer, Authentication, Basic, Function, Token
@@ -63,12 +65,20 @@ class Console:
         self.site.live.close()
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
-        while True:
-            message = await receive()
-            await send({"type": f"{message['type']}.complete"})
-            if message["type"] == "lifespan.shutdown":
-                self.close()
-                return
+        watch: asyncio.Task[None] | None = None
+        try:
+            while True:
+                message = await receive()
+                if message["type"] == "lifespan.startup" and self.site.horizon.alerts:
+                    watch = asyncio.create_task(AlertWatch(self.site.horizon).run())
+                await send({"type": f"{message['type']}.complete"})
+                if message["type"] == "lifespan.shutdown":
+                    self.close()
+                    return
+        finally:
+            if watch is not None:
+                watch.cancel()
+                await asyncio.wait([watch])
 
     def _refuse(self, request: Request, status: int, text: str) -> Response:
         return _failure(self.site, request, status, text)
