@@ -259,9 +259,7 @@ class Values(View):
         except Exception as error:
             core.lost(error, key)
             return False
-        if (
-            seen != present
-        ):  # it was cleared, or a tag flushed, meanwhile: once more, under the versions of now
+        if seen != present:  # flushed or cleared meanwhile: once more, under the versions of now
             self._guess = None
             return await self._write([(key, entry, body)], [ms])
         if self._tags or entry in core.plans_of:
