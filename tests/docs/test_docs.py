@@ -452,6 +452,13 @@ def test_the_table_of_errors_is_the_code(page: str, heading: str) -> None:
     assert listed == set(errors.__all__)
 
 
+def test_the_console_has_the_pages_of_the_table() -> None:
+    console = importlib.import_module("gravito.horizon.console._pages")
+    titles = {page.menu for page in console.PAGES}
+    titles |= {"One job", "Running"}  # reached from others
+    assert {row[0] for row in rows("Pages", "docs/console.md")} <= titles
+
+
 def test_the_checker_finds_a_wrong_value() -> None:
     block = Block("README.md", 1, "python", "x = 1  # -> 2\n", "")
     with pytest.raises(AssertionError, match="says '2' and gets '1'"):
