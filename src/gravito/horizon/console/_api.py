@@ -11,14 +11,24 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gravito.horizon._batches import BatchStatus
+from gravito.horizon._chains import ChainStatus
 from gravito.horizon._heartbeat import WorkerRecord
 from gravito.horizon._index import State
 from gravito.horizon._keys import check_queue
 from gravito.horizon._rows import JobDetail
 from gravito.horizon._search import JobPage
+from gravito.horizon._tags import TagPage
 from gravito.horizon._timetable import ScheduleRow
 from gravito.horizon.console._actions import ACTIONS, api_action, read_filter
 from gravito.horizon.console._format import data
+from gravito.horizon.console._health import (
+    AlertRow,
+    CacheReport,
+    Connections,
+    read_alert_rows,
+    read_cache,
+    read_connections,
+)
 from gravito.horizon.console._openapi import Endpoint, Parameter, describe
 from gravito.horizon.console._prometheus import exposition
 from gravito.horizon.console._server import Server, read_server
@@ -54,6 +64,18 @@ class BatchPage(msgspec.Struct, frozen=True):
 
     total: int
     batches: list[BatchStatus]
+
+
+class ChainPage(msgspec.Struct, frozen=True):
+    """Some chains.
+
+    Args:
+        total: how many are known.
+        chains: the latest first.
+    """
+
+    total: int
+    chains: list[ChainStatus]
 
 
 async def summary(ask: Ask) -> Summary:
@@ -118,6 +140,36 @@ async def batch(ask: Ask) -> BatchStatus:
     return await ask.repository.batch(ask.place("id"))
 
 
+async def chains(ask: Ask) -> ChainPage:
+    """Chains, the latest first, each with its first jobs and its last one."""
+    return ChainPage(*await ask.repository.chains(ask.number("offset"), ask.number("limit", 20, 1, 100)))
+
+
+async def chain(ask: Ask) -> ChainStatus:
+    """One chain, with all its jobs."""
+    return await ask.repository.chain(ask.place("chain"))
+
+
+async def tags(ask: Ask) -> TagPage:
+    """Watched tags, and which jobs have them among the latest thousand of each state."""
+    return await ask.repository.tags()
+
+
+async def alerts(ask: Ask) -> list[AlertRow]:
+    """Alerts, those that fire in front."""
+    return await read_alert_rows(ask.site)
+
+
+async def cache(ask: Ask) -> CacheReport:
+    """What a cache's processes have counted together, by template of keys."""
+    return await read_cache(ask.site, ask.text("prefix", "cache"))
+
+
+async def connections(ask: Ask) -> Connections:
+    """Connections of the console's process, and the server's most expensive commands."""
+    return await read_connections(ask.site)
+
+
 async def workers(ask: Ask) -> list[WorkerRecord]:
     """Worker processes that said something lately."""
     return await ask.repository.workers(ask.number("offset"), ask.number("limit", 1000, 1, 1000))
@@ -169,6 +221,16 @@ ENDPOINTS: Final = (
     Endpoint("/api/dead", dead, list[DeadGroup], (_QUEUE,)),
     Endpoint("/api/batches", batches, BatchPage, (_OFFSET, _LIMIT)),
     Endpoint("/api/batches/{id}", batch, BatchStatus),
+    Endpoint(
+        "/api/chains", chains, ChainPage, (_OFFSET, Parameter("limit", "Entries to give, at most 100.", int))
+    ),
+    Endpoint("/api/chains/{chain}", chain, ChainStatus),
+    Endpoint("/api/tags", tags, TagPage),
+    Endpoint("/api/alerts", alerts, list[AlertRow]),
+    Endpoint(
+        "/api/cache", cache, CacheReport, (Parameter("prefix", "The cache's; cache if it is not given."),)
+    ),
+    Endpoint("/api/connections", connections, Connections),
     Endpoint("/api/workers", workers, list[WorkerRecord], (_OFFSET, _LIMIT)),
     Endpoint("/api/schedules", schedules, list[ScheduleRow]),
     Endpoint(
