@@ -25,6 +25,8 @@ How to write a further page
    `live=ask.visit.url("/live/jobs", of=...)` and has elements with `data-key="..."`. By `data-to="d"` (or "width") the
    value goes to that attribute instead of the text. A key `shape` that differs from the page's `shape=` makes the script
    read the page anew and replace its content. Write the value with the same function of `_format.py` on both sides.
+   An open page that reads itself anew has `ask.again`: then take what was read lately, by `ask.site.lately(key, seconds,
+   read)`, since a hundred pages may do so at once.
 6. A change is a function in `_actions*.py` with `@action("job.something")`; see there.
 7. The test `tests/horizon/console/test_walk.py` visits whatever is in `PAGES`; give it a sample for new parameters.
 """
