@@ -55,7 +55,11 @@ def failure_of(job: JobContext, error: BaseException) -> Failure:
         message = str(error)
     except Exception:  # the user's own code
         message = "(its text cannot be had)"
-    if job.stopped in ("timeout", "cancel") and job.definition is not None and job.definition.kind == "thread":
+    if (
+        job.stopped in ("timeout", "cancel")
+        and job.definition is not None
+        and job.definition.kind == "thread"
+    ):
         message += "; its thread cannot be stopped and may still be running"
     text = "".join(traceback.format_exception(type(error), error, _own_frames_cut(error)))
     if len(text) > _LONGEST_TRACEBACK:
