@@ -213,6 +213,43 @@ async def test_a_plain_failed_method_runs_in_a_thread(horizon: Horizon, caplog: 
     assert "failed() of job" not in caplog.text
 
 
+async def test_a_worker_refuses_a_server_that_evicts(redis: Client) -> None:
+    await redis.config_set("maxmemory", "100mb")
+    await redis.config_set("maxmemory-policy", "allkeys-lru")
+    ended = []
+    try:
+        async with Horizon(redis) as horizon:
+            horizon.on_shutdown(lambda: ended.append(True))
+            with pytest.raises(ConfigurationError, match=r"evicts keys .* pass allow_eviction=True"):
+                async with asyncio.timeout(20):
+                    await Worker(horizon, WorkerOptions(queues=("default", "other"))).run()
+    finally:
+        await redis.config_set("maxmemory-policy", "noeviction")
+        await redis.config_set("maxmemory", "0")
+    assert ended == [True]
+
+
+async def test_a_start_that_failed_ends_what_it_began_and_can_be_repeated(horizon: Horizon) -> None:
+    events: list[str] = []
+
+    @horizon.provider
+    async def database() -> AsyncIterator[list[str]]:
+        events.append("open")
+        yield []
+        events.append("close")
+
+    @horizon.on_startup
+    async def check() -> None:
+        if len(events) < 3:
+            raise OSError("no such host")
+
+    with pytest.raises(OSError, match="no such host"):
+        await burst(horizon)
+    assert events == ["open", "close"]
+    await burst(horizon)
+    assert events == ["open", "close", "open", "close"]
+
+
 async def test_a_running_job_is_cancelled(horizon: Horizon) -> None:
     began, ended = asyncio.Event(), asyncio.Event()
 

@@ -99,6 +99,10 @@ class Lane:
         ended = worker.ended
         try:
             step = await self.broker.step(worker.id, done, want)
+        except (
+            errors.ConfigurationError
+        ):  # at the first one: the server may evict jobs, and will not change by itself
+            raise
         except errors.GravitoError as error:
             self.done = done + self.done
             await self._wait_for_server(error)

@@ -344,9 +344,14 @@ class Horizon:
                     self._providers.value(kind)  # raises
         self._started += 1
         if self._started == 1:
-            await self._providers.start()
-            for hook in self._on_startup:
-                await _called(hook)
+            try:
+                await self._providers.start()
+                for hook in self._on_startup:
+                    await _called(hook)
+            except BaseException:
+                self._started = 0  # the next start is the first one again
+                await self._providers.stop()
+                raise
             self._upkeep = asyncio.get_running_loop().create_task(self.batches.look_after())
 
     async def shutdown(self) -> None:

@@ -134,7 +134,7 @@ class Worker:
         """Work until `stop`, or by the options until there is nothing to do or enough was done.
 
         Raises:
-            HorizonError: a queue's server may evict keys.
+            ConfigurationError: a queue's server may evict keys.
             InjectionError: nothing provides what a job asks for.
         """
         await self.horizon.startup()
@@ -160,6 +160,11 @@ class Worker:
             async with asyncio.TaskGroup() as group:
                 for lane in self.lanes:
                     group.create_task(lane.run(), name=f"lane {lane.broker.queue}")
+        except BaseExceptionGroup as group_of_lanes:
+            refused = group_of_lanes.exceptions[0]
+            if isinstance(refused, ConfigurationError):
+                raise refused from None
+            raise
         finally:
             for task in helpers:
                 task.cancel()
