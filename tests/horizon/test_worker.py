@@ -79,6 +79,25 @@ async def test_a_cpu_job_runs_in_a_process(horizon: Horizon) -> None:
         assert await (await double.push(21)).result(timeout=20) == 42
 
 
+async def test_a_process_that_dies_is_told_by_the_job_s_name(horizon: Horizon) -> None:
+    die = horizon.job(name="die", cpu=True, retries=0)(tasks.die)
+    async with working(horizon):
+        with pytest.raises(JobFailedError, match=r"the process of job 'die' ended \(SIGKILL\)"):
+            await (await die.push()).result(timeout=20)
+
+
+async def test_a_thread_s_traceback_begins_at_the_job_s_own_code(horizon: Horizon) -> None:
+    @horizon.job(retries=0)
+    def wrong() -> None:
+        raise LookupError("here")
+
+    handle = await wrong.push()
+    await burst(horizon)
+    lines = ((await handle.status()).traceback or "").splitlines()
+    assert "test_worker.py" in lines[1]
+    assert lines[-1] == "LookupError: here"
+
+
 async def test_no_more_jobs_run_at_once_than_the_worker_may(horizon: Horizon) -> None:
     most = now = 0
 

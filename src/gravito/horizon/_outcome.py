@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures.thread
 import traceback
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +21,13 @@ if TYPE_CHECKING:
 __all__ = ["failure_of", "note_of", "pack_result", "trail_of", "waited"]
 
 _LONGEST_TRACEBACK: Final = 20_000  # characters; of a longer one the ends are kept
-_OWN: Final = str(Path(__file__).with_name("_run.py"))  # whose frames are not the job's
+_OWN: Final = frozenset(  # files whose frames are not the job's
+    (
+        str(Path(__file__).with_name("_run.py")),
+        str(Path(__file__).with_name("_places.py")),
+        concurrent.futures.thread.__file__,
+    )
+)
 
 
 def pack_result(job: JobContext, definition: Definition, result: Any) -> msgspec.Raw:
@@ -96,7 +103,7 @@ def trail_of(note: bytes) -> tuple[Attempt, ...]:
 def _own_frames_cut(error: BaseException) -> TracebackType | None:
     """The traceback from the job's own code on, where it got that far."""
     start = error.__traceback__
-    while start is not None and start.tb_frame.f_code.co_filename == _OWN:
+    while start is not None and start.tb_frame.f_code.co_filename in _OWN:
         start = start.tb_next
     return start or error.__traceback__
 

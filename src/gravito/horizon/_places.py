@@ -36,7 +36,7 @@ class Places:
         if job.definition.kind == "process":
             if self._processes is None:
                 self._processes = Processes()
-            return await self._processes.run(function, args, kwargs)
+            return await self._processes.run(function, args, kwargs, f"job {job.name!r}")
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self._concurrency, thread_name_prefix="gravito-job")
         call = partial(copy_context().run, function, *args, **kwargs)

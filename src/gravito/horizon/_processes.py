@@ -40,8 +40,16 @@ class Processes:
     def __repr__(self) -> str:
         return f"<Processes {len(self._all)} of {self.size}, {len(self._idle)} idle>"
 
-    async def run(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    async def run(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str = ""
+    ) -> Any:
         """The function's result, from a process. When this call is cancelled, the process is killed.
+
+        Args:
+            function: of a module, so that the process can import it.
+            args: its own.
+            kwargs: its own.
+            name: what errors call it; the function's own name by default.
 
         Raises:
             ProcessDiedError: the process ended without an answer.
@@ -51,7 +59,7 @@ class Processes:
             slot = self._idle.pop() if self._idle else self._start()
             loop = asyncio.get_running_loop()
             try:
-                ok, value = await loop.run_in_executor(self._threads, slot.call, function, args, kwargs)
+                ok, value = await loop.run_in_executor(self._threads, slot.call, function, args, kwargs, name)
             except BaseException:
                 self._end(slot)
                 raise
@@ -87,7 +95,9 @@ class _Slot:
         self._process.start()
         theirs.close()  # so that its end is seen here
 
-    def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def call(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str
+    ) -> Any:
         """Runs in a thread: `(True, result)` or `(False, error)`."""
         try:
             self._pipe.send((function, args, kwargs))
@@ -95,7 +105,7 @@ class _Slot:
         except (EOFError, OSError) as error:
             self._process.join(1)
             raise errors.ProcessDiedError(
-                f"the process of {_name(function)} ended ({_how(self._process.exitcode)}) before it answered"
+                f"the process of {name or _name(function)} ended ({_how(self._process.exitcode)}) before it answered"
             ) from error
 
     def kill(self) -> None:
