@@ -116,7 +116,26 @@ class Broker:
         """As `push_many`, with the answers in parts: to show progress, and for more jobs than memory holds."""
         line = iter(jobs)
         while part := list(islice(line, at_once)):
-            yield await asyncio.gather(*[self.push(job) for job in part])
+            answers = await self.push_all(part)
+            for answer in answers:
+                if isinstance(answer, BaseException):
+                    raise answer
+            yield [answer for answer in answers if isinstance(answer, Pushed)]
+
+    async def push_all(self, jobs: Sequence[Envelope]) -> list[Pushed | BaseException]:
+        """Push many jobs; for each its answer, or the error of the call that it was part of.
+
+        Raises:
+            PayloadError: a field that the queue cannot take; nothing is sent.
+        """
+        for job in jobs:
+            check(job)
+        parts = self._pusher.push_all(jobs)
+        answers = await asyncio.gather(*[future for _, future in parts], return_exceptions=True)
+        found: list[Pushed | BaseException] = []
+        for (part, _), answer in zip(parts, answers, strict=True):
+            found += [answer] * len(part) if isinstance(answer, BaseException) else answer
+        return found
 
     # -- workers ---------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import secrets
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -39,6 +39,7 @@ class Pusher:
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
         self._line: deque[Waiting] = deque()
+        self._bulks: deque[tuple[list[Envelope], asyncio.Future[list[Pushed]]]] = deque()  # one call each
         self._lanes = [_Lane() for _ in range(_LANES)]
         self._idle = list(self._lanes)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -49,10 +50,30 @@ class Pusher:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Pushed] = loop.create_future()
         self._line.append((job, future))
+        self._schedule(loop)
+        return future
+
+    def push_all(self, jobs: Iterable[Envelope]) -> list[tuple[list[Envelope], asyncio.Future[list[Pushed]]]]:
+        """Take many jobs: what is sent together, and a future for each such part; so a job costs no future."""
+        loop = asyncio.get_running_loop()
+        parts: list[tuple[list[Envelope], asyncio.Future[list[Pushed]]]] = []
+        part: list[Envelope] = []
+        size = cost = 0
+        for job in jobs:
+            if not part or cost >= _MOST or size >= _MOST_BYTES:
+                part, size, cost = [], 0, 0
+                parts.append((part, loop.create_future()))
+            part.append(job)
+            size += len(job.body)
+            cost += _cost(job)
+        self._bulks.extend(parts)
+        self._schedule(loop)
+        return parts
+
+    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
         if not self._scheduled and self._idle:
             self._scheduled = True
             loop.call_soon(self._flush)
-        return future
 
     def clients(self) -> list[str]:
         """The names under which the server knows the lanes that were used."""
@@ -65,9 +86,13 @@ class Pusher:
 
     def _flush(self) -> None:
         self._scheduled = False
-        while self._line and self._idle:
+        while self._idle and (self._line or self._bulks):
             lane = self._idle.pop()
-            task = asyncio.get_running_loop().create_task(self._send(lane, self._take()))
+            # lone pushes go first: somebody waits for each of them
+            sending = (
+                self._send(lane, self._take()) if self._line else self._send_all(lane, *self._bulks.popleft())
+            )
+            task = asyncio.get_running_loop().create_task(sending)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -80,7 +105,7 @@ class Pusher:
                 batch.append(waiting)
                 job = waiting[0]
                 size += len(job.body)
-                cost += 1 if job.unique is None and job.tenant is None and not job.limits else _SPECIAL
+                cost += _cost(job)
         return batch
 
     async def _send(self, lane: _Lane, batch: list[Waiting]) -> None:
@@ -99,6 +124,27 @@ class Pusher:
         finally:
             self._idle.append(lane)
             self._flush()
+
+    async def _send_all(
+        self, lane: _Lane, jobs: list[Envelope], future: asyncio.Future[list[Pushed]]
+    ) -> None:
+        try:
+            if not future.cancelled():
+                answer = await lane.push(self._caller, jobs)
+                if not future.done():
+                    future.set_result(answer)
+        except BaseException as error:
+            if not future.done():
+                future.set_exception(error) if isinstance(error, Exception) else future.cancel()
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self._idle.append(lane)
+            self._flush()
+
+
+def _cost(job: Envelope) -> int:
+    return 1 if job.unique is None and job.tenant is None and not job.limits else _SPECIAL
 
 
 class _Lane:

@@ -16,7 +16,6 @@ from gravito.horizon import _current
 from gravito.horizon._batches import Batches
 from gravito.horizon._broker import Broker
 from gravito.horizon._carry import Carry
-from gravito.horizon._messages import Pushed
 from gravito.horizon._packing import ALONE, Packer, Place
 from gravito.horizon._payload import Travel
 from gravito.horizon._providers import Providers
@@ -207,15 +206,24 @@ class Horizon:
 
     async def _push_chunk(self, calls: list[Call[R]], before: int) -> list[JobHandle[R]]:
         prepared = [self.prepare(call) for call in calls]  # all of them, before the first is sent
-        sent = [self.broker(queue).push(envelope) for (queue, envelope), _ in prepared]
-        answers: list[Pushed | BaseException] = await asyncio.gather(*sent, return_exceptions=True)
+        by_queue: dict[str, list[int]] = {}
+        for at, ((queue, _), _) in enumerate(prepared):
+            by_queue.setdefault(queue, []).append(at)
+        answers: list[Any] = [None] * len(prepared)
+        pushes = [
+            self.broker(queue).push_all([prepared[at][0][1] for at in places])
+            for queue, places in by_queue.items()
+        ]
+        for places, found in zip(by_queue.values(), await asyncio.gather(*pushes), strict=True):
+            for at, answer in zip(places, found, strict=True):
+                answers[at] = answer
         failed = [answer for answer in answers if isinstance(answer, BaseException)]
         if failed:
             failed[0].add_note(f"{before + len(answers) - len(failed)} jobs of push_many are queued")
             raise failed[0]
         handles = [handle for _, handle in prepared]
         for call, handle, answer in zip(calls, handles, answers, strict=True):
-            handle.settle(answer)  # type: ignore[arg-type]  # no errors are left
+            handle.settle(answer)
             if self.hooks.pushed:
                 await tell(self.hooks.pushed, call, handle)
         return handles
