@@ -18,6 +18,7 @@ from gravito.horizon._tags import Tags
 from gravito.horizon._watch import AlertWatch
 from gravito.horizon.alerts import Failures, Message, Slack, Waiting
 from gravito.horizon.console import _health
+from gravito.horizon.console._pages import PAGES
 from gravito.horizon.repository import Repository
 from gravito.stasis import Cache
 
@@ -169,3 +170,14 @@ async def test_connections_show_their_counters_and_the_servers_commands(
     text = (await browser.get("/connections")).text
     assert "What costs the server most" in text
     assert found.commands[0].name in text
+
+
+async def test_no_page_looks_through_the_servers_keys(browse: Make, world: World) -> None:
+    browser, client = browse(), world.horizon.client
+    await client.config_resetstat()
+    for page in PAGES:
+        assert (await browser.get(world.path(page.path))).status_code == 200
+    assert (await browser.get("/jobs?state=all&tag=none")).status_code == 200
+    ran = {name.removeprefix("cmdstat_") for name in await client.info("commandstats")}
+    assert "zrange" in ran
+    assert not ran & {"scan", "keys", "hscan", "sscan", "zscan", "randomkey"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
 import msgspec
@@ -14,6 +15,7 @@ from gravito.horizon._acts import ALLOWED
 from gravito.horizon._heartbeat import WorkerRecord
 from gravito.horizon._index import State, seal_mark
 from gravito.horizon._keys import check_id, check_queue
+from gravito.horizon._messages import Sizes
 from gravito.horizon._rows import Filter, JobDetail, JobRow
 from gravito.horizon.console._actions import WORDS, read_filter
 from gravito.horizon.console._format import duration, percent
@@ -66,8 +68,9 @@ async def jobs(ask: Ask) -> Response:
             return RedirectResponse(ask.visit.url(f"/jobs/{found.queue}/{found.id}"), 303)
         missing = wanted_id
     wanted = read_filter(ask.text)
-    listing, rows = await asyncio.gather(_listing(ask, state, queue, wanted), ask.repository.queues())
-    known = [row for row in rows if queue in (None, row.name)]
+    sizes = await ask.repository.sizes()
+    counts = count_states([one for name, one in sizes.items() if queue in (None, name)])
+    listing = await _listing(ask, state, queue, wanted, counts)
     query = {"state": state, "queue": queue, **given(ask)}
     return ask.render(
         "jobs.html",
@@ -75,12 +78,9 @@ async def jobs(ask: Ask) -> Response:
         state=state,
         states=("all", *STATES),
         labels=LABELS,
-        counts={
-            "ready": sum(row.ready for row in known),
-            **{part: sum(getattr(row.sizes, part) for row in known) for part in STATES if part != "ready"},
-        },
+        counts=counts,
         queue=queue or "",
-        queues=[row.name for row in rows],
+        queues=list(sizes),
         names=sorted(ask.horizon.jobs),
         query=query,
         fields=given(ask),
@@ -104,9 +104,21 @@ async def _found(repository: Repository, job_id: str, queue: str | None) -> JobD
         return None
 
 
-async def _listing(ask: Ask, state: str, queue: str | None, wanted: Filter) -> Listing:
+def count_states(sizes: Sequence[Sizes]) -> dict[str, int]:
+    """How many jobs of each state some queues have together."""
+    counts: dict[str, int] = {
+        part: sum(getattr(one, part) for one in sizes) for part in STATES if part != "ready"
+    }
+    return counts | {"ready": sum(sum(one.ready) + one.fair for one in sizes)}
+
+
+async def _listing(
+    ask: Ask, state: str, queue: str | None, wanted: Filter, counts: Mapping[str, int]
+) -> Listing:
     is_timed = wanted == Filter() or (not wanted.looks_inside and state in _TIMED)
     if is_timed and not ask.text("mark"):
+        if state == "all":
+            return await _all(ask.repository, queue, ask.number("offset"), counts)
         return await _leafed(ask.repository, state, queue, wanted, ask.number("offset"))
     return await list_jobs(ask.repository, state, queue, wanted, ask.text("mark"), ask.number("seen"))
 
@@ -114,16 +126,21 @@ async def _listing(ask: Ask, state: str, queue: str | None, wanted: Filter) -> L
 async def _leafed(
     repository: Repository, state: str, queue: str | None, wanted: Filter, offset: int
 ) -> Listing:
-    """By offset; all states one behind the other."""
+    """A page of one state, by offset."""
+    page = await repository.jobs(cast("State", state), queue, offset=offset, limit=SIZE, filter=wanted)
+    return Listing(rows=page.jobs, total=page.total, offset=offset)
+
+
+async def _all(repository: Repository, queue: str | None, offset: int, counts: Mapping[str, int]) -> Listing:
+    """A page of all states, one behind the other; those that are not on it are not asked for."""
     rows: list[JobRow] = []
-    skip, total = offset, 0
-    for one in STATES if state == "all" else (cast("State", state),):
-        room = SIZE - len(rows)
-        page = await repository.jobs(one, queue, offset=skip, limit=max(1, room), filter=wanted)
-        rows += page.jobs[:room]
-        skip = max(0, skip - page.total)
-        total += page.total
-    return Listing(rows=rows, total=total, offset=offset)
+    skip = offset
+    for state in STATES:
+        if counts[state] > skip and len(rows) < SIZE:
+            page = await repository.jobs(state, queue, offset=skip, limit=SIZE - len(rows))
+            rows += page.jobs
+        skip = max(0, skip - counts[state])
+    return Listing(rows=rows, total=sum(counts.values()), offset=offset)
 
 
 async def list_jobs(
