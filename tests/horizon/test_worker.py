@@ -16,7 +16,7 @@ from tests.horizon import tasks
 from tests.waiting import until
 
 from gravito.atlas import Client
-from gravito.errors import ConfigurationError, JobCancelledError, JobFailedError
+from gravito.errors import ConfigurationError, GravitoError, JobCancelledError, JobFailedError
 from gravito.horizon import Job
 from gravito.horizon.context import current_job
 from gravito.horizon.horizon import Horizon, HorizonSettings
@@ -246,6 +246,14 @@ async def test_a_worker_refuses_a_server_that_evicts(redis: Client) -> None:
         await redis.config_set("maxmemory-policy", "noeviction")
         await redis.config_set("maxmemory", "0")
     assert ended == [True]
+
+
+async def test_a_queue_of_a_wrong_name_is_refused_before_anything_starts(horizon: Horizon) -> None:
+    events: list[str] = []
+    horizon.on_startup(lambda: events.append("up"))
+    with pytest.raises(GravitoError, match="'a b' is no name for a queue"):
+        await burst(horizon, queues=("default", "a b"))
+    assert events == []
 
 
 async def test_a_start_that_failed_ends_what_it_began_and_can_be_repeated(horizon: Horizon) -> None:

@@ -137,10 +137,10 @@ class Worker:
             ConfigurationError: a queue's server may evict keys.
             InjectionError: nothing provides what a job asks for.
         """
-        await self.horizon.startup()
         self._places = Places(self.options.concurrency)
-        for rank, queue in enumerate(self.options.queues):
+        for rank, queue in enumerate(self.options.queues):  # a wrong name is refused before anything starts
             self.lanes.append(Lane(self, self.horizon.broker(queue), rank))
+        await self.horizon.startup()
         watch = StallWatch(
             self._busy_with,
             self._renew,
