@@ -218,7 +218,7 @@ class _FakeBroker(Broker):
         return future
 
     async def push_all(self, jobs: Sequence[Envelope]) -> list[Pushed | BaseException]:
-        return [await self.push(job) for job in jobs]
+        return [self._fake.take(self.queue, check(job)) for job in jobs]
 
     def look(self, job_id: str) -> Awaitable[Look]:
         future: asyncio.Future[Look] = asyncio.get_running_loop().create_future()
