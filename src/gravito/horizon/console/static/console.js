@@ -121,8 +121,14 @@
         }
       }
     }
+    if (values.shape !== undefined) wanted = values.shape;
+    follow();
+  }
+
+  let wanted; // the shape that was said last, until the page has it: it is said once, and may come at a bad moment
+  function follow() {
     const main = document.getElementById("main");
-    if (values.shape !== undefined && main.dataset.shape !== undefined && values.shape !== main.dataset.shape) anew(main, values.shape);
+    if (wanted !== undefined && main.dataset.shape !== undefined && wanted !== main.dataset.shape) anew(main, wanted);
   }
 
   const pause = 5000; // ms, at least, between two readings of the page
@@ -157,6 +163,7 @@
 
   function listen(address) {
     const events = new EventSource(address);
+    setInterval(follow, 1000);
     const take = (event) => { state("live", "live"); show(JSON.parse(event.data)); };
     events.addEventListener("all", take);
     events.addEventListener("some", take);
