@@ -15,12 +15,13 @@ define install
 	@touch $@
 endef
 
-.PHONY: help demo test test-servers lint types format bench faults docs clean
+.PHONY: help demo test test-servers test-browser lint types format bench faults docs clean
 
 help:
 	@echo "make demo    see what Gravito does, on the embedded engine"
 	@echo "make test    lint, types and all tests; those of the cache on a cluster, too"
 	@echo "make test-servers   all tests on each server that is supported, RESP3 and RESP2"
+	@echo "make test-browser   the console in Chromium: pages, actions, live values, accessibility"
 	@echo "make lint    ruff and the import contracts"
 	@echo "make types   mypy, strict"
 	@echo "make format  let ruff write the files as lint wants them"
@@ -44,6 +45,12 @@ test-servers: $(VENV)/.installed-dev
 	  echo "== $$server, RESP$$resp"; \
 	  $(BIN)/python -m pytest -q --server $$server --resp $$resp $(ARGS) || exit 1; \
 	done; done
+
+# Chromium and its driver are the system's (Debian: chromium chromium-driver); pictures go to build/screenshots
+test-browser: $(VENV)/.installed-browser
+	@for program in chromium chromedriver; do test -x /usr/bin/$$program || \
+	  { echo "There is no /usr/bin/$$program. On Debian: apt-get install chromium chromium-driver" >&2; exit 1; }; done
+	@$(BIN)/python -m pytest tests/browser $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check .
@@ -87,6 +94,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(call install,.[dev])
+
+$(VENV)/.installed-browser: pyproject.toml constraints.txt | $(BIN)/python
+	$(call install,.[dev$(comma)browser])
 
 $(VENV)/.installed-bench: pyproject.toml constraints.txt | $(BIN)/python
 	$(call install,.[bench$(comma)loop])

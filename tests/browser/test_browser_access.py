@@ -1,0 +1,118 @@
+"""Whoever cannot see the console well, or uses no mouse: axe on every page in both schemes, and the keyboard alone."""
+
+from __future__ import annotations
+
+import functools
+from importlib.resources import files
+from typing import Any
+
+import pytest
+from selenium.webdriver.common.keys import Keys
+from tests.browser import application as app
+from tests.browser.addresses import PLACES, address
+from tests.browser.visitor import Visitor
+from tests.browser.world import World
+
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+
+@functools.cache
+def axe() -> str:
+    """https://github.com/dequelabs/axe-core, as the package brings it."""
+    return (files("selenium_axe_python") / "axe-core" / "axe.min.js").read_text()
+
+
+def violations(visitor: Visitor) -> list[str]:
+    """What axe finds: the rule, and where."""
+    visitor.run(axe())
+    script = """
+        const done = arguments[arguments.length - 1];
+        axe.run(document, {runOnly: arguments[0], resultTypes: ['violations']}).then(
+            found => done(found.violations), error => done([{id: String(error), nodes: []}]));"""
+    found: list[Any] = visitor.driver.execute_async_script(script, RULES)
+    return [f"{one['id']}: {[node['html'][:200] for node in one['nodes'][:3]]}" for one in found]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("page", [*PLACES, "/login", "/jobs/default/nothing", "/jobs?state=dead&name=nobody"])
+def test_axe_finds_nothing(visitor: Visitor, world: World, page: str, scheme: str) -> None:
+    visitor.scheme(scheme)
+    if page == "/login":
+        visitor.driver.delete_all_cookies()
+    visitor.get(address(world, page))
+    visitor.find("h1")
+    assert violations(visitor) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_in_a_question(visitor: Visitor, world: World, scheme: str) -> None:
+    world.push(app.greet.on("unserved").make("asked about"))
+    visitor.scheme(scheme)
+    visitor.get("/queues/unserved")
+    visitor.press("Purge all ready jobs")
+    assert violations(visitor) == []
+
+
+def test_axe_sees_what_is_wrong(visitor: Visitor) -> None:
+    visitor.get("/")
+    visitor.run("document.querySelector('main').insertAdjacentHTML('beforeend', '<button></button>')")
+    assert any(found.startswith("button-name") for found in violations(visitor))
+
+
+def test_the_first_tab_offers_to_skip_the_menu(visitor: Visitor) -> None:
+    visitor.get("/")
+    visitor.key(Keys.TAB)
+    assert visitor.focused()["name"] == "Skip to the content"
+    assert visitor.focused()["inside"]
+    visitor.key(Keys.ENTER)
+    assert visitor.focused()["tag"] == "main"
+
+
+@pytest.mark.parametrize("page", PLACES)
+def test_tab_reaches_every_control_in_order_and_shows_where_it_is(
+    visitor: Visitor, world: World, page: str
+) -> None:
+    visitor.get(address(world, page))
+    visitor.find("h1")
+    script = """
+        window.order = [...document.querySelectorAll('a[href], button, input, select, textarea, summary, [tabindex="0"]')]
+            .filter(one => !one.disabled && one.type !== 'hidden' && one.checkVisibility());
+        return window.order.length;"""
+    count = visitor.run(script)
+    seen = []
+    for _ in range(min(count, 60)):  # a list of fifty rows goes on as it begins
+        visitor.key(Keys.TAB)
+        place = visitor.run("return window.order.indexOf(document.activeElement)")
+        now = visitor.focused()
+        assert now["outline"], f"the keyboard is not seen at {now}"
+        if place != -1 and (not seen or seen[-1] != place):  # the parts of a date are one control
+            seen.append(place)
+    assert seen == sorted(seen)
+    assert seen[0] == 0
+    assert seen == list(range(seen[-1] + 1))
+
+
+def test_a_queue_is_paused_with_the_keyboard_alone(visitor: Visitor, world: World) -> None:
+    world.push(app.greet.on("by-keyboard").make("waits"))
+    visitor.get("/queues")
+    _tab_to(visitor, "by-keyboard")
+    visitor.key(Keys.ENTER)
+    visitor.until(lambda: visitor.path == "/queues/by-keyboard" and visitor.is_complete)
+    _tab_to(visitor, "Pause")
+    visitor.key(Keys.SPACE)
+    visitor.until(lambda: "by-keyboard is paused" in visitor.notice)
+
+
+def test_slash_goes_to_the_search(visitor: Visitor) -> None:
+    visitor.get("/jobs")
+    visitor.find("input[type=search]")
+    visitor.key("/")
+    assert visitor.focused()["tag"] == "input"
+
+
+def _tab_to(visitor: Visitor, name: str) -> None:
+    for _ in range(200):
+        visitor.key(Keys.TAB)
+        if visitor.focused()["name"] == name:
+            return
+    raise AssertionError(f"Tab never came to {name}")

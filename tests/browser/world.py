@@ -1,0 +1,140 @@
+"""An engine, workers and a console as processes of their own, and what the queues hold."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tests.browser import application as app
+from tests.examples.programs import GRAVITO, ROOT, Program, free_port, served
+
+from gravito.atlas import Client
+from gravito.horizon import Horizon, Repository
+from gravito.horizon._rows import JobDetail
+
+__all__ = ["TOKEN", "World", "running"]
+
+TOKEN = "a-token-of-more-than-sixteen"
+HELD = ("first", "one", "two", "three", "watched")  # what would keep a worker from ending
+QUEUES = "default,slow,limited"
+T = TypeVar("T")
+
+
+class World:
+    """What the browser's tests look at, and push to.
+
+    Args:
+        url: of the engine.
+        address: of the console.
+        folder: where programs run.
+    """
+
+    def __init__(self, url: str, address: str, folder: Path) -> None:
+        self.url = url
+        self.address = address
+        self.folder = folder
+        self.ids: dict[str, str] = {}  # of the jobs that `fill` has pushed
+        self._programs: list[Program] = []
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        self.client = Client.from_url(url)
+        self.horizon = Horizon(self.client)
+
+    def __repr__(self) -> str:
+        return f"<World {self.address}>"
+
+    def do(self, make: Callable[[], Awaitable[T]]) -> T:
+        """Run something async and wait for it."""
+
+        async def run() -> T:
+            return await make()
+
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(60)
+
+    def push(self, call: Any) -> str:
+        """Push a job; its id."""
+        return self.do(lambda: self.horizon.push(call)).id
+
+    def state(self, queue: str, job_id: str) -> str:
+        """Where a job is now."""
+        found = self.do(lambda: self.horizon.broker(queue).look(job_id))
+        return str(found.state)
+
+    def release(self, key: str) -> None:
+        """Let the job end that holds this key."""
+        self.do(lambda: self.client.set(f"go:{key}", 1))
+
+    def detail(self, job_id: str, queue: str) -> JobDetail:
+        """All that is known of a job."""
+        found = self.do(lambda: Repository(self.horizon).job(job_id, queue))
+        assert found is not None
+        return found
+
+    def start(self, *command: str) -> Program:
+        """A program of the terminal, on this engine."""
+        program = Program([*GRAVITO, *command], ROOT, self.url)
+        self._programs.append(program)
+        return program
+
+    def work(self, queues: str = QUEUES) -> Program:
+        """A worker process."""
+        return self.start("horizon", "work", "tests.browser.application:horizon", "-q", queues, "-c", "20")
+
+    def fill(self) -> None:
+        """Jobs of every kind, by the name of what they become."""
+        ids = self.ids
+        ids["done"] = self.push(app.greet.make("you"))
+        ids["dead"] = self.push(app.fail.make("nothing here"))
+        ids["retried"] = self.push(app.flaky.make("too late"))
+        ids["delayed"] = self.push(app.greet.delay(3600).make("later"))
+        ids["ready"] = self.push(app.greet.on("unserved").make("nobody"))
+        ids["running"] = self.push(app.hold.make("first"))
+        for key in ("one", "two", "three"):
+            ids["parked"] = self.push(app.alone.make(key))
+        for _ in range(2):
+            self.push(app.rarely.make())
+        batch = [app.greet.make(f"guest {number}") for number in range(8)] + [app.fail.make("no seat")]
+        ids["batch"] = self.do(lambda: self.horizon.batch(batch, "Guests").push()).id
+        chain = (app.greet.make("a"), app.hold.make("chain"), app.greet.make("b"))
+        first = self.do(lambda: self.horizon.chain(*chain).push()).jobs[0].id
+        ids["chain"] = str(self.detail(first, "default").chain)
+        self.release("chain")
+
+    def close(self) -> None:
+        """End all processes, and forget the loop."""
+        for key in HELD:
+            self.release(key)
+        for program in self._programs:
+            program.end()
+        self.do(self._leave)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _leave(self) -> None:
+        await self.horizon.aclose()
+        await self.client.aclose()
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[World]:
+    """Start everything, and end it."""
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    world = World(f"embedded://{folder / 'data'}", address, folder)
+    os.environ["GRAVITO_CONSOLE_TOKEN"] = TOKEN
+    try:
+        world.work()
+        world.fill()
+        console = world.start("horizon", "console", "tests.browser.application:horizon", "--port", str(port))
+        with served(console, address):
+            yield world
+    finally:
+        del os.environ["GRAVITO_CONSOLE_TOKEN"]
+        world.close()
