@@ -25,6 +25,7 @@ from rich.text import Text
 
 from gravito.atlas.embedded import Engine
 from gravito.errors import GravitoError, HorizonError
+from gravito.horizon.process import Work
 
 if TYPE_CHECKING:
     from gravito.horizon import Horizon
@@ -163,7 +164,7 @@ class _Crew:
 
     def __init__(self, folder: Path, queues: Sequence[str]) -> None:
         self._log = folder / "workers.log"
-        self._queues = ",".join(queues)
+        self._work = Work(target=f"{_JOBS}:horizon", queues=tuple(queues), schedules=False, supervised=True)
         self._processes: list[asyncio.subprocess.Process] = []
 
     def __len__(self) -> int:
@@ -171,11 +172,9 @@ class _Crew:
 
     async def start(self) -> None:
         """One more."""
-        work = ["-m", "gravito.cli", "horizon", "work", f"{_JOBS}:horizon"]
-        options = ["--queues", self._queues, "--concurrency", "100", "--supervised"]
         with self._log.open("ab") as log:  # a file of its own
             process = await asyncio.create_subprocess_exec(
-                sys.executable, *work, *options, stdout=log, stderr=log, start_new_session=True
+                *self._work.command(), stdout=log, stderr=log, start_new_session=True
             )
         self._processes.append(process)
 

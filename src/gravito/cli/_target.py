@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
-import sys
 from collections.abc import Callable, Coroutine
-from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
-from gravito.errors import GravitoError
+from gravito.errors import ConfigurationError, GravitoError
 from gravito.horizon import Horizon
+from gravito.horizon._target import find
 
 __all__ = ["HELP", "Json", "Target", "load", "run_on"]
 
@@ -24,29 +22,12 @@ Json = Annotated[bool, typer.Option("--json", help="For programs: JSON instead o
 
 
 def load(target: str) -> Horizon:
-    """The Horizon that `module:name` means; the module is imported, also from the present folder.
-
-    Ends the program with a message when there is none.
-    """
-    module, _, name = target.partition(":")
-    if not module or not name:
-        _fail(f"{target!r} names no Horizon; say module:name, as app:horizon.")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    """The Horizon that `module:name` means; ends the program with a message when there is none."""
     try:
-        found: object = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (module + ".").startswith(error.name + "."):
-            raise  # the application's own imports are at fault: its traceback says where
-        _fail(f"There is no module {module!r} in {here} or on the Python path.")
-    for part in name.split("."):
-        if not hasattr(found, part):
-            _fail(f"Module {module!r} has no {name!r}.")
-        found = getattr(found, part)
-    if not isinstance(found, Horizon):
-        _fail(f"{target} is a {type(found).__name__}, not a Horizon.")
-    return found
+        return find(target)
+    except ConfigurationError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(2) from error
 
 
 def run_on(target: str, main: Callable[[Horizon], Coroutine[Any, Any, int | None]]) -> None:
@@ -73,8 +54,3 @@ def run_on(target: str, main: Callable[[Horizon], Coroutine[Any, Any, int | None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     raise typer.Exit(status or 0)
-
-
-def _fail(message: str) -> NoReturn:
-    typer.echo(f"Error: {message}", err=True)
-    raise typer.Exit(2)

@@ -9,7 +9,8 @@ import typer
 from gravito.cli import _horizon_change, _horizon_read, schedule
 from gravito.cli._console import TOKEN, run_console
 from gravito.cli._target import HELP, load
-from gravito.cli._work import Work, run_supervisor, run_worker
+from gravito.cli._work import become_worker, run_supervisor
+from gravito.horizon.process import Work
 
 __all__ = ["app"]
 
@@ -52,7 +53,6 @@ def work(
     max_memory: Annotated[
         int | None, typer.Option("--max-memory", min=1, help="Replace a process that uses more MiB.")
     ] = None,
-    supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
 ) -> None:
     """Run jobs until Ctrl-C or SIGTERM; running jobs are finished first.
 
@@ -68,11 +68,11 @@ def work(
         schedules=schedules,
         max_jobs=max_jobs,
         max_memory=max_memory,
-        supervised=supervised,
+        supervised=False,
     )
     replaced = max_jobs is not None or max_memory is not None
-    if supervised or not (processes > 1 or reload or balance or replaced):
-        raise typer.Exit(run_worker(load(target), settings))
+    if not (processes > 1 or reload or balance or replaced):
+        become_worker(settings)
     if burst and (reload or balance):
         raise typer.BadParameter("--burst ends by itself; it goes with neither --reload nor --balance")
     if balance and processes < len(names):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -186,25 +185,6 @@ class Supervisor:
                 self._end(child)
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-def worker_command(target: str, options: Sequence[str]) -> Callable[[Sequence[str]], list[str]]:
-    """The command line of one worker of `gravito horizon work`."""
-
-    def command(queues: Sequence[str]) -> list[str]:
-        return [
-            sys.executable,
-            "-m",
-            "gravito.cli",
-            "horizon",
-            "work",
-            target,
-            "--queues",
-            ",".join(queues),
-            *options,
-        ]
-
-    return command
 
 
 def _how(status: int) -> str:

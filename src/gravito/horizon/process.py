@@ -1,0 +1,120 @@
+"""A worker process: what `gravito horizon work` becomes, and what a supervisor starts.
+
+It has no part of the terminal in it, which would cost each worker some megabytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+
+import msgspec
+
+from gravito.errors import GravitoError
+from gravito.horizon.horizon import Horizon
+from gravito.horizon.scheduler import Scheduler
+from gravito.horizon.supervisor import RECYCLE, RETIRED
+from gravito.horizon.worker import Worker, WorkerOptions
+
+__all__ = ["Work", "run_worker"]
+
+
+class Work(msgspec.Struct, frozen=True, kw_only=True):
+    """How a worker process works.
+
+    Args:
+        target: where the application's Horizon is, as app:horizon.
+        schedules: fire the application's schedules, too.
+        supervised: end when the parent process does.
+        ...: the others as in `WorkerOptions`.
+    """
+
+    target: str
+    queues: tuple[str, ...]
+    concurrency: int = 100
+    grace: float = 30.0
+    burst: bool = False
+    schedules: bool = True
+    max_jobs: int | None = None
+    max_memory: int | None = None
+    supervised: bool = False
+
+    def options(self) -> WorkerOptions:
+        """As the worker takes them."""
+        return WorkerOptions(
+            queues=self.queues,
+            concurrency=self.concurrency,
+            grace=self.grace,
+            burst=self.burst,
+            max_jobs=self.max_jobs,
+            max_memory=self.max_memory,
+        )
+
+    def command(self) -> list[str]:
+        """The command line of a process that works so."""
+        return [sys.executable, "-m", "gravito.horizon", msgspec.json.encode(self).decode()]
+
+
+def run_worker(horizon: Horizon, work: Work) -> int:
+    """Work in this process until it is told to stop.
+
+    Returns:
+        The exit status.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        status = asyncio.run(_work(horizon, work))
+    except* GravitoError as errors:
+        for error in errors.exceptions:
+            print(f"Error: {error}", file=sys.stderr)
+        status = 1
+    if any(thread.name.startswith("gravito-job") for thread in threading.enumerate()):
+        logging.getLogger("gravito.horizon").warning(
+            "jobs in threads did not end; the process ends without them"
+        )
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+async def _work(horizon: Horizon, work: Work) -> int:
+    worker = Worker(horizon, work.options())
+    scheduler = Scheduler(horizon) if work.schedules and horizon.schedules and not work.burst else None
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, worker.stop)
+    print(f"Working on {', '.join(work.queues)} as {worker.id}; stop with Ctrl-C.", flush=True)
+    helpers = [asyncio.create_task(scheduler.run())] if scheduler is not None else []
+    if work.supervised:
+        helpers.append(asyncio.create_task(_end_with_parent(worker)))
+    try:
+        tally = await worker.run()
+    finally:
+        if scheduler is not None:
+            scheduler.stop()
+        for task in helpers[1 if scheduler is not None else 0 :]:
+            task.cancel()
+        await asyncio.gather(*helpers, return_exceptions=True)
+        await horizon.aclose()
+        await horizon.client.aclose()
+    print(
+        f"Stopped: {tally.done} done, {tally.retried} to be retried, {tally.dead} dead, "
+        f"{tally.cancelled} cancelled, {tally.released} released.",
+        flush=True,
+    )
+    if work.supervised and worker.retired:
+        return RETIRED
+    return RECYCLE if worker.recycle else 0
+
+
+async def _end_with_parent(worker: Worker) -> None:
+    """A supervisor that was killed leaves nobody to tell this process to stop."""
+    parent = os.getppid()
+    while os.getppid() == parent:  # noqa: ASYNC110  # there is no event for it
+        await asyncio.sleep(1)
+    worker.stop()
