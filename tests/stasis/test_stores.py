@@ -311,6 +311,7 @@ NEGATIVE_TOO_LONG = b"-" + b"9" * 19
         b"5",
         b"somebody else's, and long enough to be a counter by its length",
     ],
+    ids=range(18),  # the bytes are random, and processes that share the tests have to name them alike
 )
 async def test_what_is_no_such_counter_stays_as_it_is(store: Store, there: bytes) -> None:
     await store.write([("k", there, HOUR)])
