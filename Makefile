@@ -35,9 +35,17 @@ demo: $(VENV)/.installed
 	@echo; echo "The queue: gravito horizon demo"
 	@$(BIN)/gravito horizon demo
 
+# Most tests wait for processes and clocks, so three share two cores well; those that measure times have them alone.
+ALONE := tests/faults tests/stasis/test_sync.py
+
 test: lint types
+ifeq ($(ARGS),)
+	@$(BIN)/python -m pytest -n 3 --dist loadfile $(addprefix --ignore=,$(ALONE))
+	@echo "What measures times"; $(BIN)/python -m pytest -q $(ALONE)
+	@echo "The cache on three nodes whose slots move"; $(BIN)/python -m pytest -q tests/stasis --cluster
+else
 	@$(BIN)/python -m pytest $(ARGS)
-	$(if $(ARGS),,@echo "The cache on three nodes whose slots move"; $(BIN)/python -m pytest -q tests/stasis --cluster)
+endif
 
 # the whole suite on each server of the matrix; `make test` runs a part of it on all of them
 test-servers: $(VENV)/.installed-dev

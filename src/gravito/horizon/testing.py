@@ -217,6 +217,9 @@ class _FakeBroker(Broker):
         future.set_result(self._fake.take(self.queue, check(job)))
         return future
 
+    async def push_all(self, jobs: Sequence[Envelope]) -> list[Pushed | BaseException]:
+        return [await self.push(job) for job in jobs]
+
     def look(self, job_id: str) -> Awaitable[Look]:
         future: asyncio.Future[Look] = asyncio.get_running_loop().create_future()
         future.set_result(Look(job_id, "ready" if self._fake.knows(self.queue, job_id) else "unknown"))
