@@ -45,12 +45,18 @@ def test_a_killed_process_is_replaced_and_its_job_runs_again(application: Applic
 
 def test_a_supervisor_that_is_killed_takes_its_workers_along(application: Application) -> None:
     supervisor = application.start("horizon", "work", "app:horizon", "--no-schedules", "--processes", "2")
-    application.push("note", "here")
-    application.wait(lambda: "here" in application.texts())
-    worker = int(application.lines()[0].split()[0])
+    children = Path(f"/proc/{supervisor.pid}/task/{supervisor.pid}/children")
+
+    def workers() -> list[int]:
+        return [int(pid) for pid in children.read_text().split()]
+
+    # the workers are only starting at this moment: none of them has seen a living supervisor yet
+    application.wait(lambda: len(workers()) == 2)
+    orphans = workers()
     supervisor.kill()
     supervisor.wait()
-    application.wait(lambda: not alive(worker))
+    application.wait(lambda: not any(alive(pid) for pid in orphans))
+    assert len(orphans) == 2
 
 
 def test_a_burst_of_several_processes_ends(application: Application) -> None:

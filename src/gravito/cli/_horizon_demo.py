@@ -164,7 +164,9 @@ class _Crew:
 
     def __init__(self, folder: Path, queues: Sequence[str]) -> None:
         self._log = folder / "workers.log"
-        self._work = Work(target=f"{_JOBS}:horizon", queues=tuple(queues), schedules=False, supervised=True)
+        self._work = Work(
+            target=f"{_JOBS}:horizon", queues=tuple(queues), schedules=False, supervisor=os.getpid()
+        )
         self._processes: list[asyncio.subprocess.Process] = []
 
     def __len__(self) -> int:

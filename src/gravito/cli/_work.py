@@ -44,7 +44,7 @@ async def _supervise(horizon: Horizon, work: Work, processes: int, *, balance: b
         return {queue: await load_of(horizon.broker(queue)) for queue in work.queues}
 
     supervisor = Supervisor(
-        lambda queues: msgspec.structs.replace(work, queues=tuple(queues), supervised=True).command(),
+        lambda queues: msgspec.structs.replace(work, queues=tuple(queues), supervisor=os.getpid()).command(),
         work.queues,
         processes,
         grace=work.grace,

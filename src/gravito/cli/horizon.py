@@ -68,7 +68,6 @@ def work(
         schedules=schedules,
         max_jobs=max_jobs,
         max_memory=max_memory,
-        supervised=False,
     )
     replaced = max_jobs is not None or max_memory is not None
     if not (processes > 1 or reload or balance or replaced):

@@ -29,7 +29,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         target: where the application's Horizon is, as app:horizon.
         schedules: fire the application's schedules, too.
-        supervised: end when the parent process does.
+        supervisor: process id of the parent, with which it ends; None: nobody minds it.
         ...: the others as in `WorkerOptions`.
     """
 
@@ -41,7 +41,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     schedules: bool = True
     max_jobs: int | None = None
     max_memory: int | None = None
-    supervised: bool = False
+    supervisor: int | None = None
 
     def options(self) -> WorkerOptions:
         """As the worker takes them."""
@@ -90,8 +90,8 @@ async def _work(horizon: Horizon, work: Work) -> int:
         loop.add_signal_handler(number, worker.stop)
     print(f"Working on {', '.join(work.queues)} as {worker.id}; stop with Ctrl-C.", flush=True)
     helpers = [asyncio.create_task(scheduler.run())] if scheduler is not None else []
-    if work.supervised:
-        helpers.append(asyncio.create_task(_end_with_parent(worker)))
+    if work.supervisor is not None:
+        helpers.append(asyncio.create_task(_end_with_parent(worker, work.supervisor)))
     try:
         tally = await worker.run()
     finally:
@@ -107,14 +107,13 @@ async def _work(horizon: Horizon, work: Work) -> int:
         f"{tally.cancelled} cancelled, {tally.released} released.",
         flush=True,
     )
-    if work.supervised and worker.retired:
+    if work.supervisor is not None and worker.retired:
         return RETIRED
     return RECYCLE if worker.recycle else 0
 
 
-async def _end_with_parent(worker: Worker) -> None:
-    """A supervisor that was killed leaves nobody to tell this process to stop."""
-    parent = os.getppid()
-    while os.getppid() == parent:  # noqa: ASYNC110  # there is no event for it
+async def _end_with_parent(worker: Worker, supervisor: int) -> None:
+    """A supervisor that was killed, perhaps while this process was starting, leaves nobody to tell it to stop."""
+    while os.getppid() == supervisor:  # noqa: ASYNC110  # there is no event for it
         await asyncio.sleep(1)
     worker.stop()
