@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import re
 import signal
 import socket
@@ -47,6 +48,26 @@ def start() -> Iterator[Start]:
 def port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def block() -> int:
+    """The first of six TCP ports in a row that are free, as those of their buses and sentinels are."""
+    first = 16_500 + 6 * random.randrange(250)
+    while not all(
+        _is_free(each + beyond) for each in range(first, first + 6) for beyond in (0, 10_000, 20_000)
+    ):
+        first = 16_500 + 6 * random.randrange(250)
+    return first
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def heading(program: subprocess.Popen[str]) -> str:
@@ -167,8 +188,8 @@ def test_an_address_of_another_machine_is_said(start: Start, port: int) -> None:
     assert "not an address of this machine" in errors
 
 
-def test_a_cluster_until_ctrl_c(start: Start, port: int) -> None:
-    port = 20_000 + port % 2_000  # so that the bus, 10,000 above, is a port too
+def test_a_cluster_until_ctrl_c(start: Start, block: int) -> None:
+    port = block
     program = start("--cluster", "3", "--replicas", "1", "--port", str(port))
     lines = _lines(program, 9)
     assert lines[0].startswith(f"Serving  redis+cluster://127.0.0.1:{port},127.0.0.1:{port + 1},")
@@ -185,8 +206,8 @@ def test_a_cluster_until_ctrl_c(start: Start, port: int) -> None:
             os.kill(pid, 0)
 
 
-def test_sentinels_with_a_password(start: Start, port: int) -> None:
-    port = 20_000 + port % 2_000
+def test_sentinels_with_a_password(start: Start, block: int) -> None:
+    port = block
     program = start("--sentinel", "--port", str(port), GRAVITO_SERVE_PASSWORD=PASSWORD)
     lines = _lines(program, 9)
     shown = ",".join(f"127.0.0.1:{port + 20_000 + index}" for index in range(3))
@@ -220,4 +241,7 @@ def test_topologies_that_cannot_be(start: Start, arguments: list[str], said: str
 
 def _lines(program: subprocess.Popen[str], count: int) -> list[str]:
     assert program.stdout is not None
-    return [program.stdout.readline().rstrip("\n") for _ in range(count)]
+    lines = [program.stdout.readline().rstrip("\n") for _ in range(count)]
+    if not lines[0]:
+        pytest.fail(program.communicate(timeout=10)[1])
+    return lines
