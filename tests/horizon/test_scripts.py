@@ -55,7 +55,7 @@ def test_the_common_part_names_the_keys_in_their_order() -> None:
 
 def test_all_keys_of_a_queue_are_in_one_slot() -> None:
     keys = Keys("emails", "jobs")
-    names = [*keys.all, keys.minute(5), keys.hour(1)]
+    names = [*keys.all, keys.minute(5), *keys.counts]
     assert all(name.startswith("jobs:{emails}:") for name in names)
     assert len(set(names)) == len(names)
 

@@ -36,6 +36,7 @@ _PRUNE_EVERY: Final = 30
 _AT_ONCE: Final = 250
 _MINUTE: Final = 60_000  # ms
 _HOUR: Final = 60 * _MINUTE
+_OPEN: Final = 6  # minutes before this one that may wait to be closed, until a reader sees to it
 _HOURS_AT_ONCE: Final = 200  # whose counters one call of `roll` adds up; more than are kept
 
 Part = Literal["ready", "delayed", "parked", "done", "dead"]
@@ -305,23 +306,45 @@ class Broker:
 
     async def sizes(self) -> Sizes:
         """How many jobs are where."""
-        _, ready, fair, delayed, running, parked, done, dead, outbox, paused, flat = await self._caller.run(
-            "sizes", ()
-        )
-        totals = {name.decode(): int(count) for name, count in zip(flat[::2], flat[1::2], strict=True)}
-        return Sizes(tuple(ready), fair, delayed, running, parked, done, dead, outbox, paused == b"1", totals)
+        return _sizes(await self._caller.run("sizes", (False,)))
 
-    async def roll(self) -> int | None:
-        """Add the counters of minutes that are over to their hours; some hours at once, so that a queue that was left
-        alone catches up.
+    async def standing(self) -> tuple[Sizes, list[bytes]]:
+        """The same, and the bodies of the jobs that are first in their lines."""
+        reply = await self._caller.run("sizes", (True,))
+        return _sizes(reply), reply[-1]
+
+    async def counted(
+        self, kind: Literal["minutes", "hours"], first: int, last: int, job: str | None, by_job: bool
+    ) -> list[Any] | None:
+        """What was counted in a window, as `scripts/counted.lua` gives it, without the time.
+
+        Args:
+            kind: of the window's periods.
+            first: minute or hour since the epoch, as `last`.
+            last: at most 200 behind it.
+            job: of this one alone.
+            by_job: with the sums by job.
 
         Returns:
-            The last minute since the epoch that was added; None if the queue has never counted anything.
+            None if some minutes have to be closed first, which is for `roll`.
+        """
+        eldest = self.now_ms() // _MINUTE - _OPEN
+        sums, minutes, hours = self.keys.counts
+        more = [sums, minutes if kind == "minutes" else hours]
+        more += [self.keys.minute(minute) for minute in range(eldest, eldest + 8)]
+        reply = await self._caller.run("counted", (first, last, eldest, job or False, by_job), *more)
+        return reply[1:] if len(reply) > 2 else None
+
+    async def roll(self) -> int | None:
+        """Close the minutes that are over; some hours at once, so that a queue that was left alone catches up.
+
+        Returns:
+            The last minute since the epoch that is closed; None if the queue has never counted anything.
         """
         hour, last = self.now_ms() // _HOUR, None
         for _ in range(_HOURS_AT_ONCE):
             minutes = [self.keys.minute(hour * 60 + minute) for minute in range(60)]
-            now, rolled = await self._caller.run("roll", (hour,), self.keys.hour(hour), *minutes)
+            now, rolled = await self._caller.run("roll", (hour,), *self.keys.counts, *minutes)
             if rolled < 0:
                 return None
             if rolled == last or rolled >= now // _MINUTE - 2:
@@ -346,6 +369,12 @@ class Broker:
     async def _look_at(self, ids: list[str]) -> list[Look]:
         _, found = await self._caller.run("look", (ids,))
         return [_look(job_id, *parts) for job_id, parts in zip(ids, found, strict=True)]
+
+
+def _sizes(reply: list[Any]) -> Sizes:
+    _, ready, fair, delayed, running, parked, done, dead, outbox, paused, flat, _ = reply
+    totals = {name.decode(): int(count) for name, count in zip(flat[::2], flat[1::2], strict=True)}
+    return Sizes(tuple(ready), fair, delayed, running, parked, done, dead, outbox, paused == b"1", totals)
 
 
 def _look(job_id: str, state: bytes, body: bytes, record: bytes, tries: bytes, *rest: bytes) -> Look:

@@ -15,7 +15,7 @@ from gravito.errors import GravitoError, UnknownJobError
 if TYPE_CHECKING:
     from gravito.horizon.horizon import Horizon
 
-__all__ = ["ChainJob", "ChainStatus", "Chains"]
+__all__ = ["ChainJob", "ChainPart", "ChainStatus", "Chains"]
 
 _log = logging.getLogger("gravito.horizon")
 
@@ -61,6 +61,22 @@ class ChainStatus(msgspec.Struct, frozen=True, kw_only=True):
         if not known:
             return 0
         return known[-1] - (self.jobs[known[-1] - 1].state != "ok") if self.state != "done" else self.total
+
+
+class ChainPart(msgspec.Struct, frozen=True, kw_only=True):
+    """Some jobs of a chain, one behind the other.
+
+    Args:
+        id: the chain's.
+        first: the place of the first of them, from 1.
+        total: jobs of the whole chain.
+        jobs: in order.
+    """
+
+    id: str
+    first: int
+    total: int
+    jobs: tuple[ChainJob, ...]
 
 
 class Chains:
@@ -110,22 +126,36 @@ class Chains:
             raise UnknownJobError(f"there is no chain {chain_id!r}, or no longer")
         return found
 
+    async def near(self, chain_id: str, job_id: str, most: int) -> ChainPart | None:
+        """A job, and as many before and behind it; None if the chain is on no list."""
+        data = await self._bytes().get(self._key(chain_id))
+        if data is None:
+            return None
+        _, links = _decode(data)
+        place = next((at for at, (_, one, _) in enumerate(links) if one == job_id), 0)
+        first = max(0, place - most)
+        shown = await self._jobs(links[first : place + most + 1])
+        return ChainPart(id=chain_id, first=first + 1, total=len(links), jobs=shown)
+
     async def _look(self, chain_id: str, most: int | None) -> ChainStatus | None:
         data = await self._bytes().get(self._key(chain_id))
         if data is None:
             return None
         created, links = _decode(data)
         shown = links if most is None or len(links) <= most else [*links[: most - 1], links[-1]]
-        looks = await asyncio.gather(
-            *[self._horizon.broker(queue).look(job_id) for queue, job_id, _ in shown]
-        )
-        jobs = tuple(
-            ChainJob(queue=queue, id=job_id, name=name, state=look.state)
-            for (queue, job_id, name), look in zip(shown, looks, strict=True)
-        )
+        jobs = await self._jobs(shown)
         created_at = datetime.fromtimestamp(created / 1000, UTC)
         state = _state([job.state for job in jobs])
         return ChainStatus(id=chain_id, state=state, total=len(links), created=created_at, jobs=jobs)
+
+    async def _jobs(self, links: Sequence[tuple[str, str, str]]) -> tuple[ChainJob, ...]:
+        looks = await asyncio.gather(
+            *[self._horizon.broker(queue).look(job_id) for queue, job_id, _ in links]
+        )
+        return tuple(
+            ChainJob(queue=queue, id=job_id, name=name, state=look.state)
+            for (queue, job_id, name), look in zip(links, looks, strict=True)
+        )
 
     @property
     def _known(self) -> str:

@@ -8,10 +8,16 @@ from typing import Final
 
 from gravito.horizon._messages import Done
 
-__all__ = ["BUCKETS", "bucket", "fields", "parse"]
+__all__ = ["BUCKETS", "OUTCOMES", "PLACES", "RUN", "WAIT", "bucket", "fields", "parse", "places"]
 
 # Upper ends in ms, five to a decade: 1 ms, 1.6, 2.5, 4, 6.3, 10 and so on to 2.8 h; the last bucket has no end.
 BUCKETS: Final = tuple(round(10 ** (step / 5), 1) for step in range(36))
+
+# Where a count stands among the numbers of a closed minute or hour; `scripts/roll.lua` writes them.
+OUTCOMES: Final = ("ok", "retry", "dead", "cancelled")
+RUN: Final = len(OUTCOMES)  # the first bucket of run times
+WAIT: Final = RUN + len(BUCKETS) + 1  # the first bucket of waiting times
+PLACES: Final = WAIT + len(BUCKETS) + 1
 
 
 def bucket(ms: float) -> int:
@@ -39,3 +45,12 @@ def parse(field: str) -> tuple[str, str, int, str]:
         outcome, _, rest = rest.partition("|")
     number, _, name = rest.partition("|")
     return kind, outcome, int(number), name
+
+
+@lru_cache(maxsize=50_000)
+def places(field: bytes) -> tuple[str, tuple[int, ...]]:
+    """A field's job name, and the places of the numbers that it is part of."""
+    kind, outcome, number, name = parse(field.decode())
+    if kind == "w":
+        return name, (WAIT + number,)
+    return name, (RUN + number, OUTCOMES.index(outcome))

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import struct
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
 
-from gravito.horizon._counters import BUCKETS, parse
+from gravito.horizon._counters import BUCKETS, PLACES, RUN, WAIT
 
-__all__ = ["Counts", "Fields", "Figures", "percentile"]
+__all__ = ["Figures", "figures_of", "numbers_of", "packed", "percentile", "shifted", "total_of"]
 
-Counts = Mapping[int, int]  # by the number that `Fields` gives a counter
-
-_OUTCOMES: Final = {"ok": "ok", "retry": "retried", "dead": "dead", "cancelled": "cancelled"}
+_BITS: Final = 64  # of a number
+_WIDTH: Final = _BITS * PLACES  # bits of a period
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,60 +85,49 @@ def percentile(counts: Mapping[int, int], share: float) -> float | None:
     return BUCKETS[-1]
 
 
-class Fields:
-    """Numbers for the names of counters, which are the same in all minutes, hours and queues, and what each counts."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[bytes, int] = {}
-        self._meanings: list[tuple[str, str, int, str]] = []  # by number: kind, outcome, bucket, job
-
-    def __repr__(self) -> str:
-        return f"<Fields {len(self._meanings)}>"
-
-    def __len__(self) -> int:
-        return len(self._meanings)
-
-    def number(self, field: bytes) -> int:
-        """The number of a counter."""
-        number = self._numbers.get(field)
-        if number is None:
-            number = self._numbers[field] = len(self._meanings)
-            self._meanings.append(parse(field.decode()))
-        return number
-
-    def figures(self, counts: Counts, job: str | None = None) -> Figures:
-        """The figures; of one job alone if it is named."""
-        meanings = self._meanings
-        if job is not None:
-            counts = {number: count for number, count in counts.items() if meanings[number][3] == job}
-        return self._figures(counts)
-
-    def by_job(self, counts: Counts) -> dict[str, Figures]:
-        """As `figures`, for each job by its name."""
-        found: dict[str, dict[int, int]] = {}
-        for number, count in counts.items():
-            found.setdefault(self._meanings[number][3], {})[number] = count
-        return {name: self._figures(part) for name, part in sorted(found.items())}
-
-    def _figures(self, counts: Counts) -> Figures:
-        outcomes: dict[str, int] = {}
-        run: dict[int, int] = {}
-        wait: dict[int, int] = {}
-        for number, count in counts.items():
-            kind, outcome, bucket, _ = self._meanings[number]
-            if kind == "w":
-                wait[bucket] = wait.get(bucket, 0) + count
-            else:
-                run[bucket] = run.get(bucket, 0) + count
-                name = _OUTCOMES[outcome]
-                outcomes[name] = outcomes.get(name, 0) + count
-        return Figures(**outcomes, run=run, wait=wait)
+# -- rows of periods -----------------------------------------------------------------------------------------
+#
+# What was counted in some minutes or hours is kept as one large number: `PLACES` numbers of 64 bits for each period, the
+# oldest one lowest. So the counts of any number of queues are added by one addition for each, in C.
 
 
-def added(parts: Iterable[Counts]) -> dict[int, int]:
-    """Counts of several stretches, or queues, together."""
-    sums: dict[int, int] = {}
-    for part in parts:
-        for number, count in part.items():
-            sums[number] = sums.get(number, 0) + count
-    return sums
+def packed(numbers: Sequence[int], periods_before: int = 0) -> int:
+    """The row that has these numbers behind so many empty periods."""
+    data = struct.pack(f"<{len(numbers)}Q", *numbers)
+    return int.from_bytes(data, "little") << (_WIDTH * periods_before)
+
+
+def shifted(row: int, periods: int) -> int:
+    """The row without its first periods; with as many empty ones in front, if the number is negative."""
+    return row >> (_WIDTH * periods) if periods >= 0 else row << (-_WIDTH * periods)
+
+
+def total_of(row: int, periods: int) -> int:
+    """All periods of a row added up, as a row of one."""
+    row &= (1 << _WIDTH * periods) - 1
+    while periods > 1:
+        half = (periods + 1) // 2
+        row = (row >> _WIDTH * half) + (row & ((1 << _WIDTH * half) - 1))
+        periods = half
+    return row
+
+
+def numbers_of(row: int, periods: int = 1) -> list[Sequence[int]]:
+    """The numbers of each period."""
+    size = periods * _WIDTH // 8
+    row &= (1 << 8 * size) - 1
+    every = struct.unpack(f"<{periods * PLACES}Q", row.to_bytes(size, "little"))
+    return [every[at : at + PLACES] for at in range(0, len(every), PLACES)]
+
+
+def figures_of(numbers: Sequence[int]) -> Figures:
+    """The figures of a period's numbers."""
+    ok, retried, dead, cancelled = numbers[:RUN]
+    return Figures(
+        ok=ok,
+        retried=retried,
+        dead=dead,
+        cancelled=cancelled,
+        run={bucket: count for bucket, count in enumerate(numbers[RUN:WAIT]) if count},
+        wait={bucket: count for bucket, count in enumerate(numbers[WAIT:]) if count},
+    )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
@@ -188,11 +187,6 @@ class Lines(Index):
                 return [self._entry(line, one) for one in raw], [line, offset + len(raw) - 1, raw[-1]]
             line, offset = line + 1, 0
         return [], None
-
-    async def heads(self, lines: Sequence[int] = range(5)) -> list[str]:
-        """The first job of each of these lines."""
-        firsts = await asyncio.gather(*[self._raw(line, 0, 1) for line in lines])
-        return [self._entry(line, found[0])[1] for line, found in zip(lines, firsts, strict=True) if found]
 
     async def _behind(self, line: int, offset: int, anchor: bytes) -> int:
         """Where to go on. A job that is gone was at the head, and with it all before it."""

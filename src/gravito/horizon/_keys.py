@@ -66,9 +66,10 @@ class Keys:
         """The counters of one minute since the epoch, by the server's clock."""
         return f"{self.base}m:{minute}"
 
-    def hour(self, hour: int) -> str:
-        """The counters of one hour since the epoch."""
-        return f"{self.base}h:{hour}"
+    @property
+    def counts(self) -> tuple[str, str, str]:
+        """What was counted up to the last closed minute: sums by job, records of minutes, and of hours."""
+        return self.part("sums"), self.part("minutes"), self.part("hours")
 
     def answers(self, client: str) -> str:
         """The channel on which a client hears of finished jobs that it waits for."""

@@ -1,145 +1,131 @@
-"""Reading the counters: minutes and hours of queues, what is over kept in memory, since it changes no more."""
+"""Reading the counters of a queue: what `scripts/roll.lua` has added up, and the minutes that are still open."""
 
 from __future__ import annotations
 
-import asyncio
-from array import array
-from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, Literal
 
-from gravito.horizon._figures import Counts, Fields, added
+import msgspec
+
+from gravito.horizon._counters import PLACES, places
+from gravito.horizon._figures import packed, shifted
 
 if TYPE_CHECKING:
     from gravito.horizon._broker import Broker
 
-__all__ = ["Periods"]
+__all__ = ["Counted", "Span", "read_counted"]
 
-_OPEN: Final = 2  # latest minutes that may still be written to; as in roll.lua
-_MOST: Final = 2_000_000  # counters that are remembered: 24 MB
-_BEHIND: Final = 5  # minutes that may wait to be added to their hour, until a reader sees to it
-_AT_ONCE: Final = 200  # hashes that are asked for in one go
-
-_Packed = tuple["array[int]", "array[int]"]  # numbers of fields, and their counts
-_Key = tuple[str, str, int]  # queue or queues, m or h, minute or hour
+_TRIES: Final = 10  # to close what is open for long: each closes two hundred hours at most
+_decode_sums = msgspec.msgpack.Decoder(dict[str, list[int]]).decode
+_decode_counts = msgspec.msgpack.Decoder(list[int]).decode
 
 
-class Periods:
-    """Counters of minutes and hours, for readers of one event loop.
+class Span(msgspec.Struct, frozen=True):
+    """A row of minutes or hours since the epoch, by the server's clock.
 
     Args:
-        most: counters of the past that it remembers.
+        kind: what its periods are.
+        first: the oldest one.
+        last: the latest one.
     """
 
-    def __init__(self, most: int = _MOST) -> None:
-        self.fields = Fields()
-        self._most = most
-        self._past: OrderedDict[_Key, _Packed] = OrderedDict()  # least recently used first
-        self._size = 0  # counters in it
+    kind: Literal["minutes", "hours"]
+    first: int
+    last: int
 
-    def __repr__(self) -> str:
-        return f"<Periods of {len(self._past)} minutes and hours>"
+    def __len__(self) -> int:
+        return self.last - self.first + 1
 
-    async def minutes(self, brokers: Sequence[Broker], now: int, first: int, last: int) -> list[Counts]:
-        """The counters of minutes since the epoch, all queues together.
+    def place(self, minute: int) -> int:
+        """Which of its periods a minute is in, from 0 on; a number outside if it is in none."""
+        return (minute if self.kind == "minutes" else minute // 60) - self.first
 
-        Args:
-            brokers: the queues.
-            now: this minute, by the server's clock.
-            first: the oldest; at most three hours back.
-            last: the latest.
-        """
-        over = now - _OPEN
-        every = await self._together(brokers, "m", range(first, min(last, over) + 1), [over] * len(brokers))
-        return every + await self._summed(brokers, "m", range(max(first, over + 1), last + 1), over)
 
-    async def hours(self, brokers: Sequence[Broker], now: int, first: int, last: int) -> list[Counts]:
-        """The counters of hours since the epoch, all queues together; those of the present one as far as they go.
+class Counted(msgspec.Struct, frozen=True):
+    """What was counted of a queue.
 
-        Args:
-            brokers: the queues.
-            now: this minute, by the server's clock.
-            first: the oldest hour; at most seven days back.
-            last: the latest.
-        """
-        rolled = await asyncio.gather(*[self._rolled(broker, now) for broker in brokers])
-        # of each queue, the last hour that has all its minutes; a queue that has never counted has nothing to come
-        over = [now // 60 - 1 if one is None else (one + 1) // 60 - 1 for one in rolled]
-        whole = min(over, default=last)
-        every = await self._together(brokers, "h", range(first, min(last, whole) + 1), over)
-        for hour in range(max(first, whole + 1), last + 1):
-            closed = [broker for broker, until in zip(brokers, over, strict=True) if hour <= until]
-            others = [broker for broker, until in zip(brokers, over, strict=True) if hour > until]
-            parts = await self._summed(closed, "h", range(hour, hour + 1), hour)
-            parts += await self.minutes(others, now, hour * 60, min(hour * 60 + 59, now))
-            every.append(added(parts))
-        return every
+    Args:
+        span: when.
+        row: the counts of each period, as `_figures` packs them.
+        jobs: the numbers of the whole span by job, if they were asked for.
+    """
 
-    async def _rolled(self, broker: Broker, now: int) -> int | None:
-        client = broker.client.with_options(decode_responses=False)
-        rolled = await client.hget(broker.keys.part("conf"), "rolled")
-        if rolled is not None and now - int(rolled) > _BEHIND:  # no worker has been there to do so
-            return await broker.roll()
-        return None if rolled is None else int(rolled)
+    span: Span
+    row: int
+    jobs: dict[str, list[int]] = {}
 
-    async def _together(
-        self, brokers: Sequence[Broker], kind: str, wanted: Iterable[int], over: Sequence[int]
-    ) -> list[Counts]:
-        """Periods that are over in all queues: their sums are remembered as well."""
-        if len(brokers) == 1:
-            return await self._summed(brokers, kind, wanted, over[0])
-        scope = " ".join(broker.queue for broker in brokers)
-        sums: list[Counts] = []
-        for index in wanted:
-            known = self._recall((scope, kind, index))
-            if known is None:
-                [known] = await self._summed(brokers, kind, (index,), index)
-                self._remember((scope, kind, index), known)
-            sums.append(known)
-        return sums
+    def within(self, span: Span) -> int:
+        """Its row, moved into another span of the same kind."""
+        return shifted(self.row, span.first - self.span.first)
 
-    async def _summed(
-        self, brokers: Sequence[Broker], kind: str, wanted: Iterable[int], over: int
-    ) -> list[Counts]:
-        found: dict[tuple[int, int], Counts] = {}
-        missing: list[tuple[int, int]] = []
-        indexes = list(wanted)
-        for index in indexes:
-            for at, broker in enumerate(brokers):
-                known = self._recall((broker.queue, kind, index))
-                if known is None:
-                    missing.append((at, index))
-                else:
-                    found[at, index] = known
-        for start in range(0, len(missing), _AT_ONCE):
-            part = missing[start : start + _AT_ONCE]
-            reads = [self._read(brokers[at], kind, index) for at, index in part]
-            for (at, index), counts in zip(part, await asyncio.gather(*reads), strict=True):
-                found[at, index] = counts
-                if index <= over:
-                    self._remember((brokers[at].queue, kind, index), counts)
-        return [added(found[at, index] for at in range(len(brokers))) for index in indexes]
 
-    async def _read(self, broker: Broker, kind: str, index: int) -> Counts:
-        client: Any = broker.client.with_options(decode_responses=False)
-        name = broker.keys.minute(index) if kind == "m" else broker.keys.hour(index)
-        number = self.fields.number
-        return {number(field): int(count) for field, count in (await client.hgetall(name)).items()}
+async def read_counted(
+    broker: Broker, span: Span, *, job: str | None = None, by_job: bool = False
+) -> Counted:
+    """What was counted of a queue, up to now.
 
-    # -- the past --------------------------------------------------------------------------------------------
+    Args:
+        broker: the queue.
+        span: when; 200 periods at most, and no older than what is kept: two hours of minutes, eight days of hours.
+        job: of this one alone.
+        by_job: each job's numbers, too.
+    """
+    for _ in range(_TRIES):
+        reply = await broker.counted(span.kind, span.first, span.last, job, by_job)
+        if reply is not None:
+            break
+        await broker.roll()
+    else:  # more hours than a queue keeps: somebody moved the server's clock
+        return Counted(span, 0)
+    _, counts, flat, before, sums = reply
+    row = int.from_bytes(counts, "little") if job is None else _row_of(counts)
+    jobs = _between(before, sums) if by_job else {}
+    for minute, fields in zip(flat[::2], flat[1::2], strict=True):
+        if not 0 <= (place := span.place(minute)) < len(span):
+            continue
+        every = _by_job(fields)
+        for name, numbers in every.items() if by_job else ():
+            jobs[name] = [a + b for a, b in zip(jobs.get(name, [0] * PLACES), numbers, strict=True)]
+        shown = [numbers for name, numbers in every.items() if job in (None, name)]
+        row += packed([sum(column) for column in zip(*shown, strict=True)], place)
+    return Counted(span, row, {name: numbers for name, numbers in jobs.items() if any(numbers)})
 
-    def _remember(self, key: _Key, counts: Counts) -> None:
-        if key in self._past:  # two readers at once
-            return
-        self._past[key] = (array("I", counts.keys()), array("Q", counts.values()))
-        self._size += len(counts) + 1
-        while self._size > self._most and len(self._past) > 1:
-            _, (numbers, _) = self._past.popitem(last=False)
-            self._size -= len(numbers) + 1
 
-    def _recall(self, key: _Key) -> Counts | None:
-        packed = self._past.get(key)
-        if packed is None:
-            return None
-        self._past.move_to_end(key)
-        return dict(zip(*packed, strict=True))
+def _by_job(flat: Sequence[bytes]) -> dict[str, list[int]]:
+    """The numbers of an open minute, from its hash."""
+    found: dict[str, list[int]] = {}
+    for field, count in zip(flat[::2], flat[1::2], strict=True):
+        name, at = places(field)
+        numbers = found.get(name)
+        if numbers is None:
+            numbers = found[name] = [0] * PLACES
+        for place in at:
+            numbers[place] += int(count)
+    return found
+
+
+def _row_of(counts: Iterable[bytes]) -> int:
+    """The row of one job: of each period, its places and counts."""
+    numbers: list[int] = []
+    for data in counts:
+        period = [0] * PLACES
+        _add(period, _decode_counts(data) if data else ())
+        numbers += period
+    return packed(numbers)
+
+
+def _between(before: bytes, after: bytes) -> dict[str, list[int]]:
+    """What was counted of each job between two states of its sums."""
+    old: Mapping[str, list[int]] = _decode_sums(before) if before else {}
+    found = {}
+    for name, (first, _, *counts) in (_decode_sums(after) if after else {}).items():
+        numbers = found[name] = [0] * PLACES
+        _add(numbers, counts)
+        if name in old and old[name][0] == first:  # else it was forgotten meanwhile, and began anew
+            _add(numbers, old[name][2:], -1)
+    return found
+
+
+def _add(numbers: list[int], counts: Sequence[int], sign: int = 1) -> None:
+    for place, count in zip(counts[::2], counts[1::2], strict=True):
+        numbers[place] += sign * count

@@ -13,8 +13,7 @@ import msgspec
 
 from gravito.errors import PayloadError
 from gravito.horizon import _payload
-from gravito.horizon._index import Lines, State, Timed, index, open_mark, seal_mark
-from gravito.horizon._messages import Sizes
+from gravito.horizon._index import State, Timed, index, open_mark, seal_mark
 from gravito.horizon._payload import NIL, Body, Record
 from gravito.horizon._rows import Filter, JobRow, moment, read_row
 
@@ -164,14 +163,6 @@ class Search:
             async for ids in self.each(queue, state, wanted):
                 total += len(ids)
         return total
-
-    async def oldest(self, queue: str, sizes: Sizes) -> int | None:
-        """When the ready job that waits longest was first due, in ms; None without one."""
-        lines = [line for line, count in enumerate((*sizes.ready, sizes.fair)) if count]
-        heads = await Lines(self._broker(queue)).heads(lines)
-        bodies = await self._bytes.hmget(self._broker(queue).keys.part("jobs"), heads) if heads else []
-        due = [body.due for data in bodies if (body := _body(data)) is not None]
-        return min(due, default=None)
 
     async def dead_groups(self, queue: str) -> list[DeadGroup]:
         """Dead jobs of a queue by name and class of error, as they are counted when they die; without messages."""

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from gravito.errors import HorizonError
 from gravito.horizon._acts import Acted, Action, Acts
-from gravito.horizon._chains import Chains, ChainStatus
-from gravito.horizon._figures import Figures, added
+from gravito.horizon._chains import ChainPart, Chains, ChainStatus
+from gravito.horizon._figures import Figures
 from gravito.horizon._heartbeat import Order, WorkerRecord, order, read_workers
 from gravito.horizon._index import State
 from gravito.horizon._messages import Sizes
-from gravito.horizon._periods import Periods
 from gravito.horizon._progress import read_many, read_progress
-from gravito.horizon._rows import Filter, JobDetail, JobRow, moment, read_detail
+from gravito.horizon._queues import LimitRow, QueueRow, Queues
+from gravito.horizon._rows import Filter, JobDetail, read_detail
 from gravito.horizon._search import DeadGroup, JobPage, Search
+from gravito.horizon._statistics import Metrics, Point, Statistics, Window
 from gravito.horizon._tags import TagPage, Tags
 from gravito.horizon._timetable import ScheduleRow, Timetable
 from gravito.horizon.context import Progress
@@ -35,73 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DeadGroup", "LimitRow", "Metrics", "Point", "QueueRow", "Repository", "Window"]
 
-Window = Literal["1h", "24h", "7d"]
-
-_MINUTE: Final = 60_000  # ms
-_HOURS: Final = {"24h": 24, "7d": 168}
-
-
-class QueueRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A queue now.
-
-    Args:
-        name: its name.
-        sizes: how many jobs are where, whether it is paused, and its totals since its first job.
-        oldest: seconds since the ready job that waits longest was first due; None without one.
-        workers: processes that serve it.
-    """
-
-    name: str
-    sizes: Sizes
-    oldest: float | None = None
-    workers: int = 0
-
-    @property
-    def ready(self) -> int:
-        """Jobs that could run now."""
-        return sum(self.sizes.ready) + self.sizes.fair
-
-
-class LimitRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A limit of a queue that is in use.
-
-    Args:
-        name: the limit's.
-        kind: rate or concurrency.
-        running: jobs that hold a place, of a concurrency limit.
-        free_at: when a rate limit has its full burst again.
-    """
-
-    name: str
-    kind: Literal["rate", "concurrency"]
-    running: int | None = None
-    free_at: datetime | None = None
-
-
-class Point(msgspec.Struct, frozen=True, kw_only=True):
-    """One step of a window: `figures` of the time from `at` on."""
-
-    at: datetime
-    figures: Figures
-
-
-class Metrics(msgspec.Struct, frozen=True, kw_only=True):
-    """What the counters say about a window of time.
-
-    Args:
-        window: 1h in steps of a minute, 24h and 7d in steps of an hour; the last step is the present one, so far.
-        step: seconds of a step.
-        points: the steps, the oldest first.
-        total: of all steps.
-        jobs: the same by the job's name.
-    """
-
-    window: Window
-    step: int
-    points: tuple[Point, ...]
-    total: Figures
-    jobs: dict[str, Figures]
-
 
 class Repository:
     """Reads the queues of a Horizon, and does what readers may do to jobs.
@@ -112,7 +44,8 @@ class Repository:
 
     def __init__(self, horizon: Horizon) -> None:
         self.horizon = horizon
-        self._periods = Periods()
+        self.statistics = Statistics(horizon)
+        self._queues = Queues(horizon)
         self._search = Search(horizon)
         self._acts = Acts(horizon, self._search)
         self._timetable = Timetable(horizon)
@@ -124,38 +57,29 @@ class Repository:
 
     async def names(self) -> list[str]:
         """All queues that ever got a job or a worker, by name."""
-        known = f"{self.horizon.settings.prefix}:queues"
-        client: Any = self.horizon.client.with_options(decode_responses=True)
-        return sorted(name for name in await client.smembers(known) if not name.startswith("gravito."))
+        return await self._queues.names()
 
-    async def queues(self, workers: Sequence[WorkerRecord] | None = None) -> list[QueueRow]:
+    async def queues(
+        self, workers: Sequence[WorkerRecord] | None = None, names: Sequence[str] | None = None
+    ) -> list[QueueRow]:
         """All queues, by name.
 
         Args:
             workers: for a reader who has them already.
+            names: these queues alone, in their order; all sizes are 0 of one that there is none of.
         """
         if workers is None:
             workers = await self.workers()
-        names = await self.names()
-        serving = [name for worker in workers for name in worker.queues]
-        return list(await asyncio.gather(*[self._queue(name, serving.count(name)) for name in names]))
+        return await self._queues.rows(await self.names() if names is None else names, workers)
 
     async def sizes(self) -> dict[str, Sizes]:
         """How many jobs are where, by queue: what `queues` says, without what takes longer to find out."""
-        names = await self.names()
-        found = await asyncio.gather(*[self._broker(name).sizes() for name in names])
-        return dict(zip(names, found, strict=True))
+        return await self._queues.sizes()
 
     async def queue(self, name: str, workers: Sequence[WorkerRecord] | None = None) -> QueueRow:
-        """One queue; all its sizes are 0 if there is none of the name.
-
-        Args:
-            name: the queue's.
-            workers: for a reader who has them already.
-        """
-        if workers is None:
-            workers = await self.workers()
-        return await self._queue(name, sum(name in worker.queues for worker in workers))
+        """One queue; see `queues`."""
+        [row] = await self.queues(workers, [name])
+        return row
 
     async def forget(self, name: str) -> None:
         """Take an empty queue off the list; its next job puts it there again.
@@ -163,11 +87,7 @@ class Repository:
         Raises:
             HorizonError: it is not empty.
         """
-        sizes = (await self.queue(name)).sizes
-        waiting = sum(sizes.ready) + sizes.fair + sizes.delayed + sizes.running + sizes.parked + sizes.dead
-        if waiting:
-            raise HorizonError(f"queue {name!r} has {waiting} jobs; purge it first")
-        await self.horizon.client.srem(f"{self.horizon.settings.prefix}:queues", name)
+        await self._queues.forget(name)
 
     async def pause(self, name: str) -> None:
         """No worker claims jobs of this queue until `resume`; running ones go on."""
@@ -185,13 +105,7 @@ class Repository:
 
     async def limits(self, name: str, most: int = 100) -> list[LimitRow]:
         """Limits of a queue that are in use now, at most so many."""
-        client: Any = self.horizon.client.with_options(decode_responses=False)
-        drawn = await client.hrandfield(self._broker(name).keys.part("limits"), most, withvalues=True)
-        flat = [
-            part for pair in drawn or [] for part in (pair if isinstance(pair, list | tuple) else (pair,))
-        ]
-        rows = [_limit(field, value) for field, value in zip(flat[::2], flat[1::2], strict=True)]
-        return sorted((row for row in rows if row is not None), key=lambda row: (row.kind, row.name))
+        return await self._queues.limits(name, most)
 
     # -- figures ---------------------------------------------------------------------------------------------
 
@@ -206,32 +120,28 @@ class Repository:
         Raises:
             HorizonError: there is no such window.
         """
-        brokers = [self._broker(name) for name in ([queue] if queue is not None else await self.names())]
-        minute = await self._now() // _MINUTE
-        if window == "1h":
-            first, step = minute - 59, 60
-            parts = await self._periods.minutes(brokers, minute, first, minute)
-        elif window in _HOURS:
-            first, step = minute // 60 - _HOURS[window] + 1, 3600
-            parts = await self._periods.hours(brokers, minute, first, minute // 60)
-        else:
-            raise HorizonError(f"{window!r} is no window; allowed: 1h, 24h, 7d")
-        fields, sums = self._periods.fields, added(parts)
-        points = tuple(
-            Point(at=_moment((first + at) * step * 1000), figures=fields.figures(part, job))
-            for at, part in enumerate(parts)
-        )
-        return Metrics(
-            window=window,
-            step=step,
-            points=points,
-            total=fields.figures(sums, job),
-            jobs=fields.by_job(sums),
-        )
+        return await self.statistics.metrics(window, await self._these(queue), job)
+
+    async def totals_of(self, window: Window, queues: Sequence[str]) -> dict[str, Figures]:
+        """The figures of a whole window, by queue.
+
+        Args:
+            window: as for `metrics`.
+            queues: names.
+        """
+        return await self.statistics.totals(window, queues)
+
+    async def last_minute(self, queues: Sequence[str]) -> dict[str, Figures]:
+        """What ended in the last minute that is over, by queue.
+
+        Args:
+            queues: names.
+        """
+        return await self.statistics.minute(queues)
 
     async def totals(self) -> dict[str, int]:
         """Of all queues since their first job: pushed, ok, retry, dead, release, cancelled, crashed."""
-        sizes = await asyncio.gather(*[self._broker(name).sizes() for name in await self.names()])
+        sizes = (await self.sizes()).values()
         sums = dict.fromkeys(("pushed", "ok", "retry", "dead", "release", "cancelled", "crashed"), 0)
         for one in sizes:
             for name, count in one.totals.items():
@@ -281,7 +191,7 @@ class Repository:
         Raises:
             HorizonError: a state or a mark that there is none of.
         """
-        names = [queue] if queue is not None else await self.names()
+        names = await self._these(queue)
         limit = max(1, min(limit, 1000))
         wanted = filter or Filter()
         by_time = (wanted.since, wanted.until) == (None, None) or state in ("delayed", "done", "dead")
@@ -308,7 +218,7 @@ class Repository:
             job_id: its id.
             queue: where to look; None for everywhere.
         """
-        names = [queue] if queue is not None else await self.names()
+        names = await self._these(queue)
         looks = await asyncio.gather(*[self._broker(name).look(job_id) for name in names])
         for name, look in zip(names, looks, strict=True):
             if look.state != "unknown":
@@ -329,7 +239,7 @@ class Repository:
 
     async def dead_groups(self, queue: str | None = None, limit: int = 200) -> list[DeadGroup]:
         """Dead jobs by name and class of error, the largest groups first."""
-        names = [queue] if queue is not None else await self.names()
+        names = await self._these(queue)
         found = await asyncio.gather(*[self._search.dead_groups(name) for name in names])
         groups = [group for part in found for group in part]
         groups.sort(key=lambda group: (-group.count, group.queue, group.name, group.error))
@@ -356,7 +266,7 @@ class Repository:
 
     async def count(self, state: State, queue: str | None = None, filter: Filter | None = None) -> int:
         """How many jobs a search finds; it reads them all."""
-        names = [queue] if queue is not None else await self.names()
+        names = await self._these(queue)
         return await self._search.count(names, state, filter or Filter())
 
     # -- watched tags ----------------------------------------------------------------------------------------
@@ -406,6 +316,16 @@ class Repository:
         """
         return await Chains(self.horizon).status(chain_id)
 
+    async def chain_near(self, chain_id: str, job_id: str, most: int = 3) -> ChainPart | None:
+        """The jobs of a chain around one of them; None if the chain is on no list.
+
+        Args:
+            chain_id: the chain's.
+            job_id: the job's.
+            most: jobs before it, and behind it.
+        """
+        return await Chains(self.horizon).near(chain_id, job_id, most)
+
     async def schedules(self) -> list[ScheduleRow]:
         """This application's schedules, and those that the server remembers of others."""
         return await self._timetable.rows()
@@ -427,33 +347,5 @@ class Repository:
     def _broker(self, queue: str) -> Broker:
         return self.horizon.broker(queue)
 
-    async def _now(self) -> int:
-        seconds, micros = await self.horizon.client.time()
-        return int(seconds) * 1000 + int(micros) // 1000
-
-    async def _queue(self, name: str, workers: int) -> QueueRow:
-        broker = self._broker(name)
-        sizes = await broker.sizes()
-        due = await self._search.oldest(name, sizes)
-        oldest = None if due is None else max(0.0, (broker.now_ms() - due) / 1000)
-        return QueueRow(name=name, sizes=sizes, oldest=oldest, workers=workers)
-
-
-def _moment(ms: int) -> datetime:
-    found = moment(ms)
-    assert found is not None
-    return found
-
-
-def _limit(field: bytes, value: bytes) -> LimitRow | None:
-    name = field[1:].decode()
-    if field == b"waits":
-        return None
-    if field[:1] == b"c":
-        return LimitRow(name=name, kind="concurrency", running=int(value))
-    return LimitRow(name=name, kind="rate", free_at=moment(round(float(value))))
-
-
-def ids_of(rows: Iterable[JobRow]) -> list[str]:
-    """The ids of rows."""
-    return [row.id for row in rows]
+    async def _these(self, queue: str | None) -> list[str]:
+        return await self.names() if queue is None else [queue]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, Final
 
 from starlette.responses import Response
@@ -14,7 +13,6 @@ from gravito.horizon.console._windows import SPANS, WINDOWS, moments, percentile
 
 __all__ = ["metrics"]
 
-_FRESH: Final = 15.0  # seconds for which the table of queues may be as it was
 _ROWS: Final = 200  # of each table
 
 
@@ -25,14 +23,8 @@ async def metrics(ask: Ask) -> Response:
     job = ask.text("job") or None
     names = await ask.repository.names()
 
-    async def each() -> dict[str, Figures]:
-        found = await asyncio.gather(*[ask.repository.metrics(window, name) for name in names[:_ROWS]])
-        return {name: one.total for name, one in zip(names, found, strict=False)}
-
     shown = await ask.repository.metrics(window, queue, job)
-    queues = (
-        await ask.site.lately(f"queues of {window}", _FRESH, each) if queue is None and job is None else {}
-    )
+    queues = await ask.repository.totals_of(window, names[:_ROWS]) if queue is None and job is None else {}
     jobs = sorted(shown.jobs.items(), key=lambda pair: (-pair[1].runs, pair[0]))
     return ask.render(
         "metrics.html",

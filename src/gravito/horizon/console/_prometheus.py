@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from gravito.horizon.repository import Metrics, QueueRow, Repository
+from gravito.horizon._figures import Figures
+from gravito.horizon.repository import QueueRow, Repository
 
 __all__ = ["exposition"]
 
@@ -41,15 +42,15 @@ async def exposition(repository: Repository, accept: str) -> tuple[bytes, str]:
         repository: what is read.
         accept: the header of that name; decides the format.
     """
-    rows = await repository.queues()
-    hours = await asyncio.gather(*[repository.metrics("1h", row.name) for row in rows])
+    names, workers = await asyncio.gather(repository.names(), repository.workers())
+    rows, hours = await asyncio.gather(repository.queues(workers, names), repository.totals_of("1h", names))
     registry = CollectorRegistry()
-    registry.register(_Once(families(rows, hours, len(await repository.workers()))))
+    registry.register(_Once(families(rows, hours, len(workers))))
     encoder, kind = choose_encoder(accept)
     return encoder(registry), kind
 
 
-def families(rows: Sequence[QueueRow], hours: Sequence[Metrics], workers: int) -> list[Metric]:
+def families(rows: Sequence[QueueRow], hours: Mapping[str, Figures], workers: int) -> list[Metric]:
     """What was read, as Prometheus has it. Pure."""
     jobs = GaugeMetricFamily("gravito_horizon_jobs", "Jobs by state.", labels=("queue", "state"))
     ended = CounterMetricFamily(
@@ -65,8 +66,8 @@ def families(rows: Sequence[QueueRow], hours: Sequence[Metrics], workers: int) -
     labels = ("queue", "quantile")
     run = GaugeMetricFamily("gravito_horizon_run_seconds", "Run time in the last hour.", labels=labels)
     wait = GaugeMetricFamily("gravito_horizon_wait_seconds", "Waiting time in the last hour.", labels=labels)
-    for row, hour in zip(rows, hours, strict=True):
-        sizes = row.sizes
+    for row in rows:
+        sizes, hour = row.sizes, hours[row.name]
         states = {name: getattr(sizes, name) for name in ("delayed", "running", "parked", "done", "dead")}
         for state, number in {"ready": row.ready, **states}.items():
             jobs.add_metric((row.name, state), number)
@@ -76,7 +77,7 @@ def families(rows: Sequence[QueueRow], hours: Sequence[Metrics], workers: int) -
         paused.add_metric((row.name,), float(sizes.paused))
         serving.add_metric((row.name,), row.workers)
         for share in _QUANTILES:
-            for family, value in ((run, hour.total.run_ms(share)), (wait, hour.total.wait_ms(share))):
+            for family, value in ((run, hour.run_ms(share)), (wait, hour.wait_ms(share))):
                 if value is not None:
                     family.add_metric((row.name, str(share)), value / 1000)
     alive = GaugeMetricFamily("gravito_horizon_workers", "Worker processes.", value=workers)
