@@ -68,6 +68,10 @@ class TestUrls:
             ("unix://:pw@/run/a%20b.sock", {"path": "/run/a b.sock", "password": "pw"}),
             ("embedded://", {"driver": "embedded"}),
             ("embedded:///some/dir", {"driver": "embedded", "directory": str(Path("/some/dir").resolve())}),
+            ("embedded://./data", {"driver": "embedded", "directory": str(Path("data").resolve())}),
+            ("embedded://./a%20b/c/", {"driver": "embedded", "directory": str(Path("a b/c").resolve())}),
+            ("embedded://../data", {"driver": "embedded", "directory": str(Path("../data").resolve())}),
+            ("embedded://~/data", {"driver": "embedded", "directory": str(Path("~/data").expanduser())}),
             ("redis://h?password=a%2520b", {"host": "h", "password": "a%20b"}),
             (
                 "redis://h?decode_responses=no&protocol=3",
@@ -156,6 +160,11 @@ class TestUrls:
             ("unix://run/x.sock", "url"),
             ("embedded://some/dir", "url"),
             ("embedded:///", "url"),
+            ("embedded://.", "url"),
+            ("embedded://./", "url"),
+            ("embedded://..", "url"),
+            ("embedded://~", "url"),
+            ("embedded://.:6379/data", "url"),
         ],
     )
     def test_bad_urls_are_refused(self, url: str, field: str) -> None:

@@ -8,6 +8,7 @@
 | `redis+cluster://user:password@h1:6379,h2,h3` | a cluster, by some of its nodes; `rediss+cluster://` with TLS |
 | `embedded://` | the private engine, gone at exit |
 | `embedded:///some/dir` | the private engine, data kept in the folder |
+| `embedded://./data` | the same, from the working directory on; likewise `../data`, and `~/data` from the home |
 | `redis+sentinel://user:password@h1:26379,h2,h3/service/0` | a primary that sentinels name |
 | `rediss+sentinel://...` | the same with TLS to the servers (`?sentinel_tls=true`: to the sentinels) |
 
@@ -34,6 +35,7 @@ SCHEMES = (
     "redis+cluster",
     "rediss+cluster",
 )
+_STARTS = (".", "..", "~")  # of a folder that is not named from the root on
 _ESCAPE = "write '/', '?', '#' and '@' in a user name or password as %2F, %3F, %23 and %40"
 
 
@@ -208,15 +210,16 @@ def _unix(parts: SplitResult, connection: str | None) -> dict[str, Any]:
 
 
 def _embedded(parts: SplitResult, connection: str | None) -> dict[str, Any]:
-    if parts.netloc:
+    start = parts.netloc
+    if start not in ("", *_STARTS):  # a host, or a folder that reads like one
         raise _malformed(
-            connection, "the folder must be absolute and without a host: write embedded:///some/dir"
+            connection, "it has no host; a folder is embedded:///some/dir, or embedded://./dir from here on"
         )
-    if parts.path == "/":
+    if parts.path == "/" or (start and not parts.path.strip("/")):
         raise _malformed(
             connection, "name a folder: embedded:///some/dir, or embedded:// for a private engine"
         )
-    return {"driver": "embedded", "directory": unquote(parts.path) or None}
+    return {"driver": "embedded", "directory": start + unquote(parts.path) or None}
 
 
 _SCHEME = {

@@ -384,8 +384,8 @@ class Settings(_Checked, frozen=True, kw_only=True):
         """Settings from a URL and further options.
 
         Args:
-            url: `redis://`, `rediss://`, `unix://`, `embedded://`, `embedded:///some/dir`, `redis+sentinel://` or
-                `rediss+sentinel://`.
+            url: `redis://`, `rediss://`, `unix://`, `embedded://`, `embedded:///some/dir`, `embedded://./dir`,
+                `redis+sentinel://` or `rediss+sentinel://`.
             **options: any option of a mapping, and `name`. What the URL says wins, as in redis-py.
 
         Raises:
