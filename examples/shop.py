@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import HTMLResponse, StreamingResponse
@@ -17,8 +18,18 @@ from pydantic import BaseModel
 from gravito.atlas import DB
 from gravito.stasis import Cache, cached
 
-app = FastAPI(lifespan=DB.lifespan)
-app.mount("/horizon", horizon.console())
+console = horizon.console()
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Connections, and the console's watch over the alerts, from the start to the end."""
+    async with DB.lifespan(app), console.lifespan():
+        yield
+
+
+app = FastAPI(lifespan=lifespan)
+app.mount("/horizon", console)
 cache = Cache()
 
 

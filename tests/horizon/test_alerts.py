@@ -15,7 +15,7 @@ from tests.waiting import until
 
 from gravito.atlas import Client
 from gravito.errors import ConfigurationError, HorizonError
-from gravito.horizon import Horizon, Worker, WorkerOptions
+from gravito.horizon import Horizon, Worker, WorkerOptions, _watch
 from gravito.horizon._watch import AlertWatch, read_alerts
 from gravito.horizon.alerts import Email, Failures, Memory, Message, Slack, Waiting, Webhook, Workers
 from gravito.horizon.repository import Repository
@@ -175,6 +175,56 @@ async def test_of_many_who_watch_one_tells(horizon: Horizon, redis: Client) -> N
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert ear.heard == [("firing", "bad")]
+
+
+@pytest.mark.parametrize(("before", "text", "told"), [(None, "bad", "firing"), ("bad", None, "resolved")])
+async def test_a_look_that_outlasts_its_turn_is_not_doubled_by_the_next_one(
+    horizon: Horizon, before: str | None, text: str | None, told: str
+) -> None:
+    """A receiver that takes long keeps one process at it when it is the next one's turn."""
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    class Slow(Ear):
+        async def send(self, message: Message) -> None:
+            asked.set()
+            await answer.wait()
+            await super().send(message)
+
+    rule, ear = Switch(), Slow()
+    horizon.alert("a", rule, ear)
+    if before is not None:
+        rule.text = before
+        answer.set()
+        await AlertWatch(horizon).look()
+        asked.clear()
+        answer.clear()
+    rule.text = text
+    heard = len(ear.heard)
+    first = asyncio.create_task(AlertWatch(horizon).look())
+    await asyncio.wait_for(asked.wait(), 10)
+    await AlertWatch(horizon).look()
+    await AlertWatch(horizon).look()
+    answer.set()
+    await first
+    await AlertWatch(horizon).look()
+    assert [state for state, _ in ear.heard[heard:]] == [told]
+    assert ("a" in await read_alerts(horizon)) == (text is not None)
+
+
+async def test_a_channel_that_never_answers_holds_nothing_up(
+    horizon: Horizon, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Stuck:
+        async def send(self, message: Message) -> None:
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(_watch, "_PATIENCE", 0.05)
+    rule, ear = Switch(), Ear()
+    rule.text = "bad"
+    horizon.alert("a", rule, Stuck(), ear)
+    await AlertWatch(horizon).look()
+    assert ear.heard == [("firing", "bad")]
+    assert "TimeoutError" in caplog.text
 
 
 async def test_workers_watch(horizon: Horizon) -> None:

@@ -21,6 +21,10 @@ __all__ = ["AlertState", "AlertWatch", "read_alerts"]
 _log = logging.getLogger("gravito.horizon")
 
 EVERY: Final = 15.0  # seconds between two looks, over all processes
+_PATIENCE: Final = 30.0  # seconds that a channel gets to tell something
+_CLAIM: Final = (
+    60_000  # ms that an alert is kept for whoever tells it; longer than all that its telling takes
+)
 
 
 class AlertState(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,32 +85,61 @@ class AlertWatch:
             await self._judge(alert, text, states.get(alert.name))
 
     async def _judge(self, alert: Alert, text: str | None, state: AlertState | None) -> None:
-        client, key = self._horizon.client, f"{_base(self._horizon)}firing"
-        seconds, micros = await client.time()
-        now = int(seconds) * 1000 + int(micros) // 1000
+        now = await self._now()
+        if text is None and state is None:
+            return
+        if text is not None and not _is_due(alert, state, now):
+            assert state is not None
+            if text != state.text:
+                await self._note(alert, msgspec.structs.replace(state, text=text))
+            return
+        # A look that takes long, as by a slow receiver, lasts beyond its turn: the next one must not tell it, too.
+        client, claim = self._horizon.client, f"{_base(self._horizon)}telling:{alert.name}"
+        if not await client.set(claim, "1", nx=True, px=_CLAIM):
+            return
+        try:
+            await self._settle(alert, text, (await read_alerts(self._horizon)).get(alert.name), now)
+        finally:
+            await client.delete(claim)
+
+    async def _settle(self, alert: Alert, text: str | None, state: AlertState | None, now: int) -> None:
+        """Tell what is to be told by the state as it is now, and note it."""
         if text is None:
             if state is not None and (not state.told or await self._tell(alert, "resolved", state)):
-                await client.hdel(key, alert.name)
+                await self._horizon.client.hdel(f"{_base(self._horizon)}firing", alert.name)
             return
-        firing = AlertState(
-            since=now if state is None else state.since, told=state.told if state else 0, text=text
-        )
-        is_due = not firing.told or now - firing.told >= alert.repeat * 1000
-        if is_due and await self._tell(alert, "firing", firing):
+        firing = AlertState(since=now, text=text)
+        if state is not None:
+            firing = msgspec.structs.replace(state, text=text)
+        if _is_due(alert, state, now) and await self._tell(alert, "firing", firing):
             firing = msgspec.structs.replace(firing, told=now)
-        await client.hset(key, alert.name, msgspec.json.encode(firing).decode())
+        await self._note(alert, firing)
+
+    async def _note(self, alert: Alert, firing: AlertState) -> None:
+        key = f"{_base(self._horizon)}firing"
+        await self._horizon.client.hset(key, alert.name, msgspec.json.encode(firing).decode())
+
+    async def _now(self) -> int:
+        seconds, micros = await self._horizon.client.time()
+        return int(seconds) * 1000 + int(micros) // 1000
 
     async def _tell(self, alert: Alert, state: Any, firing: AlertState) -> bool:
         """Whether a channel took it; a message that none took is tried again at the next look."""
         message = Message(alert=alert.name, state=state, text=firing.text, since=firing.since)
         _log.warning("alert %s is %s: %s", alert.name, state, firing.text)
         answers = await asyncio.gather(
-            *[channel.send(message) for channel in alert.channels], return_exceptions=True
+            *[asyncio.wait_for(channel.send(message), _PATIENCE) for channel in alert.channels],
+            return_exceptions=True,
         )
         for channel, answer in zip(alert.channels, answers, strict=True):
             if isinstance(answer, Exception):
-                _log.error("alert %s could not be sent to %r: %s", alert.name, channel, answer)
+                why = str(answer) or type(answer).__name__
+                _log.error("alert %s could not be sent to %r: %s", alert.name, channel, why)
         return not answers or any(not isinstance(answer, BaseException) for answer in answers)
+
+
+def _is_due(alert: Alert, state: AlertState | None, now: int) -> bool:
+    return state is None or not state.told or now - state.told >= alert.repeat * 1000
 
 
 async def read_alerts(horizon: Horizon) -> Mapping[str, AlertState]:

@@ -316,7 +316,7 @@ class Repository:
         """
         return await Chains(self.horizon).status(chain_id)
 
-    async def chain_near(self, chain_id: str, job_id: str, most: int = 3) -> ChainPart | None:
+    async def chain_near(self, chain_id: str, job_id: str, most: int = 5) -> ChainPart | None:
         """The jobs of a chain around one of them; None if the chain is on no list.
 
         Args:

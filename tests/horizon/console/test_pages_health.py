@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
+from fastapi import FastAPI
 from tests.horizon.console.browsing import Browser, Parsed
 from tests.horizon.console.conftest import PLANTED, World
 from tests.waiting import until
@@ -106,18 +107,63 @@ async def test_alerts_show_what_fires_and_hide_where_it_is_told(browse: Make, ho
         assert [(row.name, row.rule) for row in rows] == [("slow <b>", "")]
 
 
-async def test_the_console_watches_alerts_while_it_is_served(horizon: Horizon) -> None:
+class Always:
+    """A rule that always has something to say."""
+
+    async def check(self, repository: Repository) -> str | None:
+        """Say it."""
+        return "it is bad"
+
+
+def alerting(horizon: Horizon) -> list[str]:
+    """An alert that fires; what is told of it."""
     heard: list[str] = []
 
     class Ear:
         async def send(self, message: Message) -> None:
             heard.append(message.state)
 
-    class Always:
-        async def check(self, repository: Repository) -> str | None:
-            return "it is bad"
-
     horizon.alert("always", Always(), Ear())
+    return heard
+
+
+def watching() -> list[asyncio.Task[object]]:
+    """The tasks that look at alerts."""
+    return [task for task in asyncio.all_tasks() if task.get_name() == "alerts"]
+
+
+async def test_a_mounted_console_watches_alerts_from_its_first_request_on(horizon: Horizon) -> None:
+    console = horizon.console()
+    app = FastAPI()
+    app.mount("/horizon", console)
+    async with Browser(app, "/horizon") as browser:
+        await browser.get("/")
+        assert watching() == []  # there is nothing to look at
+        heard = alerting(horizon)
+        for _ in range(3):
+            await browser.get("/healthz")
+        await until(lambda: heard)
+    assert heard == ["firing"]
+    [watch] = watching()
+    watch.cancel()
+    await asyncio.wait([watch])
+
+
+async def test_an_application_s_lifespan_watches_without_any_request(horizon: Horizon) -> None:
+    heard, console = alerting(horizon), horizon.console()
+    async with console.lifespan(), Browser(console) as browser:
+        await until(lambda: heard)
+        await browser.get("/")
+        assert len(watching()) == 1
+    assert heard == ["firing"]
+    assert watching() == []
+    async with console.lifespan():  # as an application that is started anew
+        assert console.site.live.response("a", None) is not None  # type: ignore[arg-type]  # not begun
+    assert console.site.live.response("a", None) is None  # type: ignore[arg-type]
+
+
+async def test_the_console_watches_alerts_while_it_is_served(horizon: Horizon) -> None:
+    heard = alerting(horizon)
     inbox: asyncio.Queue[dict[str, str]] = asyncio.Queue()
     sent: list[str] = []
 

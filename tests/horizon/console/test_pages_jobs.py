@@ -160,13 +160,78 @@ async def test_a_parent_and_its_children_know_each_other(browse: Make, horizon: 
     await horizon.work()
     children = await handle.result()
     browser = browse()
-    assert (
-        f'href="/jobs?state=all&amp;parent={handle.id}"'
-        in (await browser.get(f"/jobs/default/{handle.id}")).text
-    )
-    found = await leaf(browser, f"/jobs?state=all&parent={handle.id}")
+    page = Parsed((await browser.get(f"/jobs/default/{handle.id}")).text)
+    [part] = [one.attributes["data-find"] for one in page.elements if "data-find" in one.attributes]
+    assert f"parent={handle.id}" in str(part)
+    rows = (await browser.get(str(part))).text
+    assert "<html" not in rows
+    assert all(f'href="/jobs/default/{one}"' in rows for one in children)
+    [whole] = [
+        one.attributes["href"] for one in page.all("a") if "&parent=" in str(one.attributes.get("href"))
+    ]
+    found = await leaf(browser, str(whole))
     assert sorted(found) == sorted(f"default/{one}" for one in children)
-    assert f'href="/jobs?id={handle.id}"' in (await browser.get(f"/jobs/default/{children[0]}")).text
+    text = (await browser.get(f"/jobs/default/{children[0]}")).text
+    assert f'href="/jobs/default/{handle.id}"' in text
+    await Repository(horizon).act("delete", "default", [handle.id])
+    assert "is no longer kept" in (await browser.get(f"/jobs/default/{children[0]}")).text
+
+
+async def test_a_job_shows_its_neighbours_in_a_chain_and_its_batch(browse: Make, horizon: Horizon) -> None:
+    @horizon.job
+    async def step(number: int) -> None: ...
+
+    chain = await horizon.chain(*[step.make(number) for number in range(20)]).push()
+    batch = (
+        await horizon.batch([step.make(number) for number in range(3)], "Guests").then(step.make(9)).push()
+    )
+    await horizon.work()
+    browser, repository = browse(), Repository(horizon)
+    middle = chain.jobs[9].id
+    part = await repository.chain_near(chain.id, middle)
+    assert part is not None
+    assert (part.first, part.total) == (5, 20)
+    assert [one.id for one in part.jobs] == [one.id for one in chain.jobs[4:15]]
+    assert {one.state for one in part.jobs} == {"ok"}
+    text = (await browser.get(f"/jobs/default/{middle}")).text
+    for one in chain.jobs[4:15]:
+        assert f'href="/jobs/default/{one.id}"' in text
+    assert f'href="/chains/{chain.id}">All 20 jobs' in text
+    first = await repository.chain_near(chain.id, chain.jobs[0].id)
+    assert first is not None
+    assert (first.first, len(first.jobs)) == (1, 6)
+    assert await repository.chain_near("nothing", middle) is None
+    [member, *_] = await leaf(browser, f"/jobs?state=all&batch={batch.id}")
+    text = (await browser.get(f"/jobs/{member}")).text
+    assert "3 of 3 ended" in text
+    assert f'href="/batches/{batch.id}"' in text
+    [follower] = (await repository.batch(batch.id)).followers
+    assert f'href="/jobs/default/{follower.id}"' in text
+    whole = Parsed((await browser.get(f"/batches/{batch.id}")).text)
+    [address] = [one.attributes["data-find"] for one in whole.elements if "data-find" in one.attributes]
+    assert len(set(re.findall(r'href="(/jobs/default/[^"]+)"', (await browser.get(str(address))).text))) == 3
+
+
+async def test_a_search_says_where_it_goes_on_until_its_page_is_full(browse: Make, horizon: Horizon) -> None:
+    @horizon.job
+    async def work(number: int) -> None: ...
+
+    await horizon.push_many(
+        (work.tags("some") if number % 400 == 399 else work).make(number) for number in range(8000)
+    )
+    browser, address, found, looks = browse(), "/jobs?state=ready&tag=some", set[str](), 0
+    while address:  # as the page's script does
+        text = (await browser.get(address)).text
+        found.update(boxes(text))
+        [place] = [one.attributes for one in Parsed(text).elements if one.attributes.get("id") == "found"]
+        address, looks = str(place.get("data-seek") or ""), looks + 1
+    assert len(found) == 20
+    assert looks > 1
+    assert "That is all: 8,000 jobs were looked at." in text
+    await horizon.push_many(work.on("b").tags("some").make(number) for number in range(80))
+    text = (await browser.get("/jobs?state=ready&queue=b&tag=some")).text
+    assert len(boxes(text)) >= 50
+    assert "data-seek" not in text  # the page is full
 
 
 async def test_one_job_is_retried_run_now_cancelled_and_deleted(browse: Make, world: World) -> None:

@@ -16,7 +16,8 @@ from gravito.horizon.console._live_pages import SOURCES
 from gravito.horizon.console._pages import PAGES
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
-OPEN = {"/healthz", "/login", "/static/console.css"}  # what a visitor without credentials may see
+# what a visitor without credentials may see; the last one with a token
+OPEN = {"/healthz", "/static/console.css", "/static/icon.svg", "/favicon.ico", "/login"}
 Make = Callable[..., Browser]
 
 
@@ -57,7 +58,8 @@ async def test_nothing_answers_without_credentials(browse: Make, auth: Any, head
         for method in METHODS:
             answer = await browser.web.request(method, address, headers={**headers, **SAME})
             seen += 1
-            if address in OPEN and (address == "/healthz" or isinstance(auth, Token)):
+            if address in OPEN and (address != "/login" or isinstance(auth, Token)):
+                assert answer.status_code == 200 or method != "GET", address
                 continue
             if answer.status_code == 303:
                 assert isinstance(auth, Token)
@@ -67,6 +69,23 @@ async def test_nothing_answers_without_credentials(browse: Make, auth: Any, head
                 assert answer.status_code == (403 if auth is nobody else 401), (method, address)
             assert "default" not in answer.text
     assert seen > 300
+
+
+@pytest.mark.parametrize("auth", [Token(TOKEN), Basic("ada", "secret"), nobody])
+async def test_the_door_says_how_to_enter_and_has_its_icon(browse: Make, auth: Any) -> None:
+    browser = browse(auth=auth, title=PLANTED)
+    page = await browser.get("/login" if isinstance(auth, Token) else "//evil.example/")
+    check_page(page.text, page.headers, "the door")
+    said = {Token: "There is no user name", Basic: "asks for the user name and the password"}
+    assert said.get(type(auth), "decides who may enter") in page.text
+    assert (page.headers.get("www-authenticate", "")[:5] == "Basic") == isinstance(auth, Basic)
+    assert "secret" not in page.text
+    assert TOKEN not in page.text
+    for address in [*re.findall(r'<link[^>]* href="([^"]+)"', page.text), "/favicon.ico"]:
+        found = await browser.get(address)
+        assert (found.status_code, len(found.content) > 50) == (200, True), address
+    icon = await browser.get("/favicon.ico")
+    assert icon.headers["content-type"] == "image/svg+xml"
 
 
 async def test_health_says_no_more_than_that(browse: Make) -> None:

@@ -31,6 +31,7 @@ class Authentication(Protocol):
     """What the guard asks."""
 
     login: bool  # whether there is a page to log in
+    hint: str  # what somebody reads who is not let in
 
     async def user(self, request: Request, visit: Visit) -> Answer:
         """Who asks."""
@@ -91,6 +92,10 @@ class Token:
     """
 
     login = True
+    hint = (
+        "Enter the token that this console was started with: the value of GRAVITO_CONSOLE_TOKEN, or of "
+        "auth=Token(...). There is no user name."
+    )
 
     def __init__(self, token: str) -> None:
         if not isinstance(token, str) or len(token) < _SHORTEST:
@@ -161,6 +166,10 @@ class Basic:
     """
 
     login = False
+    hint = (
+        "Your browser asks for the user name and the password that this console was made with: "
+        "auth=Basic(name, password)."
+    )
 
     def __init__(self, username: str, password: str) -> None:
         if not username or not password or ":" in username:
@@ -207,6 +216,7 @@ class Function:
     """
 
     login = False
+    hint = "The application that this console belongs to decides who may enter, and it does not let you in."
 
     def __init__(self, ask: Callable[[Request], Answer | Awaitable[Answer]]) -> None:
         self._ask = ask

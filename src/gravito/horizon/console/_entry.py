@@ -18,34 +18,57 @@ from gravito.horizon.console._visit import visit_of
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
-__all__ = ["inside_routes", "outside_routes", "public"]
+__all__ = ["door", "inside_routes", "outside_routes", "public"]
 
 _HEALTH: Final = "/healthz"
 _LOGIN: Final = "/login"
-_STYLE: Final = "/static/console.css"  # the login page wears it; there is nothing of the queues in it
+_STYLE: Final = "/static/console.css"  # pages at the door wear it; there is nothing of the queues in it
+_ICON: Final = "/static/icon.svg"
+_FAVICON: Final = (
+    "/favicon.ico"  # browsers ask for it without being told to, and before anybody has logged in
+)
 _FOREVER: Final = "public, max-age=31536000, immutable"  # their address has their version in it
 
 
 def public(auth: Authentication | None) -> frozenset[str]:
     """The paths that need no credentials."""
-    return frozenset({_HEALTH, _LOGIN, _STYLE} if auth is not None and auth.login else {_HEALTH})
+    found = {_HEALTH, _STYLE, _ICON, _FAVICON}
+    return frozenset(found | {_LOGIN} if auth is not None and auth.login else found)
 
 
 def outside_routes(site: Site, auth: Authentication | None) -> list[Route]:
     """What anybody reaches."""
-    routes = [Route(_HEALTH, _health(site), name="health")]
+    routes = [
+        Route(_HEALTH, _health(site), name="health"),
+        Route(_STYLE, _static(site, "console.css"), name="style"),
+        Route(_ICON, _static(site, "icon.svg"), name="icon"),
+        Route(_FAVICON, _static(site, "icon.svg"), name="favicon"),
+    ]
     if isinstance(auth, Token):
         routes += [
-            Route(_LOGIN, _login_page(site), name="login"),
+            Route(_LOGIN, _login_page(site, auth), name="login"),
             Route(_LOGIN, _login(site, auth), methods=["POST"]),
-            Route(_STYLE, _static(site, "console.css"), name="style"),
         ]
     return routes
 
 
+def door(site: Site, auth: Authentication, request: Request, answer: Response) -> Response:
+    """What somebody gets who is not admitted: for a browser a page that says how, with the status of `answer`."""
+    if answer.status_code not in (401, 403) or "text/html" not in request.headers.get("accept", ""):
+        return answer
+    page = site.render(visit_of(request), "door.html", {"hint": auth.hint}, answer.status_code)
+    if challenge := answer.headers.get("www-authenticate"):
+        page.headers["www-authenticate"] = challenge
+    return page
+
+
 def inside_routes(site: Site) -> list[Route]:
     """What the admitted reach."""
-    routes = [Route(f"/static/{name}", _static(site, name)) for name in site.assets]
+    routes = [
+        Route(f"/static/{name}", _static(site, name))
+        for name in site.assets
+        if f"/static/{name}" not in (_STYLE, _ICON)
+    ]
     if site.login:
         routes.append(Route("/logout", _logout, methods=["POST"]))
     return routes
@@ -76,10 +99,11 @@ def _static(site: Site, name: str) -> Endpoint:
     return static
 
 
-def _login_page(site: Site) -> Endpoint:
+def _login_page(site: Site, auth: Token) -> Endpoint:
     async def login_page(request: Request) -> Response:
         visit = visit_of(request)
-        context = {"next": visit.local(request.query_params.get("next", "")), "wrong": False}
+        target = visit.local(request.query_params.get("next", ""))
+        context = {"next": target, "wrong": False, "hint": auth.hint}
         return site.render(visit, "login.html", context)
 
     return login_page
@@ -94,7 +118,8 @@ def _login(site: Site, auth: Token) -> Endpoint:
         cookie = auth.accept(visit.form.one("token"), visit)
         if cookie is None:
             auth.tries.failed(request)
-            return site.render(visit, "login.html", {"next": target, "wrong": True}, 401)
+            context = {"next": target, "wrong": True, "hint": auth.hint}
+            return site.render(visit, "login.html", context, 401)
         response = RedirectResponse(target, 303)
         add_cookie(response.headers, request, "session", visit.session)
         add_cookie(response.headers, request, "login", cookie, life=12 * 3600)

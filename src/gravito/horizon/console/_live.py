@@ -168,6 +168,10 @@ class Live:
             sampler = samplers[key] = Sampler(source, self._every)
         return LiveResponse(sampler, self._life, self._open)
 
+    def open(self) -> None:
+        """Answer, also after a `close`: an application may begin anew."""
+        self._ending = False
+
     def close(self) -> None:
         """End all answers now: the program wants to end."""
         self._ending = True

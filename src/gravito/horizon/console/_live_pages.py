@@ -13,8 +13,10 @@ from gravito.horizon.console._health import read_alert_rows
 from gravito.horizon.console._live import Values
 from gravito.horizon.console._overview import (
     overview_values,
+    queue_shape,
     queue_values,
     read_overview,
+    read_rate,
     worker_values,
 )
 from gravito.horizon.console._pages_batches import batch_values
@@ -65,7 +67,8 @@ async def queue(site: Site, of: str) -> Values:
     """One queue; `of` is its name."""
     workers = await site.lately("workers", 2.0, site.repository.workers)
     row = await site.repository.queue(of, workers)
-    return {"shape": str(row.sizes.paused), **queue_values(row, workers)}
+    rate = await read_rate(site, of, live=True)
+    return {"shape": queue_shape(site, row), **queue_values(row, workers, rate)}
 
 
 @source("workers")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
+from gravito.horizon._figures import Figures
 from gravito.horizon._heartbeat import WorkerRecord
 from gravito.horizon.console import _charts
 from gravito.horizon.console._format import NONE, count, duration, ms, percent, rate, size
@@ -18,12 +19,16 @@ from gravito.horizon.console._site import Site
 from gravito.horizon.repository import Metrics, QueueRow
 
 __all__ = [
+    "SHOWN",
     "Overview",
     "fingerprint",
     "load",
     "overview_values",
+    "process_values",
+    "queue_shape",
     "queue_values",
     "read_overview",
+    "read_rate",
     "worker_values",
 ]
 
@@ -31,6 +36,8 @@ __all__ = [
 _WORKERS: Final = 2.0
 _HOUR: Final = 5.0
 _SERVER: Final = 10.0
+_RATES: Final = 15.0
+SHOWN: Final = 8  # workers on the overview
 _TOTALS: Final = ("pushed", "ok", "retry", "dead", "cancelled", "crashed")
 
 
@@ -41,13 +48,15 @@ class Overview(msgspec.Struct, frozen=True):
     workers: Sequence[WorkerRecord]
     hour: Metrics
     server: Server
+    rates: Mapping[str, Figures]  # of the last minute, by queue
 
     @property
     def shape(self) -> str:
-        """Another text if there is a row more or less, so that the page has to be read anew."""
+        """Another text if there is a row more or less, or the charts have another minute: the page is read anew."""
+        minute = self.hour.points[-1].at
         queues = [(row.name, row.sizes.paused) for row in self.queues]
         return fingerprint(
-            [*queues, [(worker.id, worker.state) for worker in self.workers], self.server.warnings]
+            [minute, *queues, [(worker.id, worker.state) for worker in self.workers], self.server.warnings]
         )
 
 
@@ -69,7 +78,23 @@ async def read_overview(site: Site, *, live: bool = False) -> Overview:
         site.lately("hour", live * _HOUR, lambda: site.repository.metrics("1h")),
         site.lately("server", live * _SERVER, lambda: read_server(site.horizon.client)),
     )
-    return Overview(queues, workers, hour, server)
+    names = [row.name for row in queues]
+    rates = await site.lately("rates", live * _RATES, lambda: site.repository.last_minute(names))
+    return Overview(queues, workers, hour, server, rates)
+
+
+async def read_rate(site: Site, name: str, *, live: bool = False) -> Figures:
+    """What ended in the last minute in one queue."""
+
+    async def read() -> Figures:
+        return (await site.repository.last_minute([name]))[name]
+
+    return await site.lately(f"rate of {name}", live * _RATES, read)
+
+
+def queue_shape(site: Site, row: QueueRow) -> str:
+    """Another text when the queue is paused or goes on, and each minute: charts and tables are read anew."""
+    return f"{row.sizes.paused} {site.horizon.broker(row.name).now_ms() // 60_000}"
 
 
 def load(row: QueueRow, workers: Sequence[WorkerRecord]) -> float | None:
@@ -93,6 +118,8 @@ def overview_values(seen: Overview) -> dict[str, str]:
         "all.workers": count(len(seen.workers)),
         "minute.ok": rate(lately.ok / 60),
         "minute.failed": count(lately.retried + lately.dead),
+        "minute.wait": ms(lately.wait_ms(0.95)),
+        "minute.run": ms(lately.run_ms(0.95)),
         "hour.ok": count(hour.total.ok),
         "hour.failures": percent(hour.total.failures),
         "hour.wait": ms(hour.total.wait_ms(0.95)),
@@ -105,12 +132,22 @@ def overview_values(seen: Overview) -> dict[str, str]:
     for name in _TOTALS:
         values[f"total.{name}"] = count(sum(row.sizes.totals.get(name, 0) for row in rows))
     for row in rows:
-        values.update(queue_values(row, seen.workers))
+        values.update(queue_values(row, seen.workers, seen.rates.get(row.name)))
+    for worker in seen.workers[:SHOWN]:
+        values.update(process_values(worker))
     return values
 
 
-def queue_values(row: QueueRow, workers: Sequence[WorkerRecord]) -> dict[str, str]:
-    """The values of one queue."""
+def queue_values(
+    row: QueueRow, workers: Sequence[WorkerRecord], lately: Figures | None = None
+) -> dict[str, str]:
+    """The values of one queue.
+
+    Args:
+        row: as it is now.
+        workers: all of them.
+        lately: what ended in the last minute, if that is known.
+    """
     sizes, share = row.sizes, load(row, workers)
     key = f"q.{row.name}"
     values = {
@@ -122,6 +159,8 @@ def queue_values(row: QueueRow, workers: Sequence[WorkerRecord]) -> dict[str, st
         f"{key}.dead": count(sizes.dead),
         f"{key}.oldest": duration(row.oldest),
         f"{key}.workers": count(row.workers),
+        f"{key}.rate": NONE if lately is None else rate(lately.ok / 60),
+        f"{key}.failed": NONE if lately is None else count(lately.retried + lately.dead),
         f"{key}.load": NONE if share is None else percent(share),
         f"{key}.bar": f"{100 * (share or 0):.1f}",
         f"{key}.fair": count(sizes.fair),
@@ -139,13 +178,21 @@ def worker_values(workers: Sequence[WorkerRecord], now_ms: int) -> Values:
     values = {"shape": fingerprint(states), "all.workers": count(len(workers))}
     for worker in workers:
         key = f"w.{worker.id}"
-        values[f"{key}.running"] = count(worker.running)
+        values.update(process_values(worker))
         values[f"{key}.waiting"] = count(worker.waiting)
-        values[f"{key}.cpu"] = f"{worker.cpu:.0f} %"
-        values[f"{key}.memory"] = size(worker.memory)
         values[f"{key}.done"] = count(worker.tally.get("done", 0))
         values[f"{key}.bar"] = f"{100 * min(1.0, worker.running / worker.concurrency):.1f}"
         values[f"{key}.up"] = duration((now_ms - worker.started) / 1000)
         for job in worker.jobs[:20]:
             values[f"{key}.job.{job.id}"] = duration(max(0, now_ms - job.since) / 1000)
     return values
+
+
+def process_values(worker: WorkerRecord) -> dict[str, str]:
+    """What every list of workers says of one."""
+    key = f"w.{worker.id}"
+    return {
+        f"{key}.running": count(worker.running),
+        f"{key}.cpu": f"{worker.cpu:.0f} %",
+        f"{key}.memory": size(worker.memory),
+    }

@@ -39,10 +39,13 @@ from typing import Final
 from starlette.responses import Response
 
 from gravito.horizon.console._overview import (
+    SHOWN,
     load,
     overview_values,
+    queue_shape,
     queue_values,
     read_overview,
+    read_rate,
     worker_values,
 )
 from gravito.horizon.console._pages_batches import batch, batches, chain
@@ -55,6 +58,9 @@ from gravito.horizon.console._windows import SPANS, WINDOWS, throughput
 
 __all__ = ["PAGES"]
 
+_AGAIN: Final = (
+    20.0  # seconds for which what moves slowly is taken as it was, by pages that read themselves anew
+)
 PRIORITIES: Final = ("critical", "high", "default", "low")
 
 
@@ -77,6 +83,7 @@ async def overview(ask: Ask) -> Response:
         chart=throughput(windows[window]),
         load={row.name: load(row, seen.workers) for row in seen.queues},
         spans=SPANS,
+        shown=SHOWN,
         live=ask.visit.url("/live/overview"),
         shape=seen.shape,
     )
@@ -101,11 +108,13 @@ async def queue(ask: Ask) -> Response:
     name, window = ask.place("queue"), ask.choice("window", WINDOWS)
     if name not in await ask.repository.names():
         raise NotFoundError(f"There is no queue {name!r}, or it never had a job.")
-    row, workers, limits, metrics = await asyncio.gather(
-        ask.repository.queue(name),
-        ask.repository.workers(),
-        ask.repository.limits(name),
-        ask.repository.metrics(window, name),  # type: ignore[arg-type]  # one of WINDOWS
+    site, age = ask.site, _AGAIN * ask.again  # seconds
+    workers = await site.lately("workers", min(age, 2.0), ask.repository.workers)
+    row, limits, metrics, rates = await asyncio.gather(
+        ask.repository.queue(name, workers),
+        site.lately(f"limits of {name}", age, lambda: ask.repository.limits(name)),
+        site.lately(f"{window} of {name}", age, lambda: ask.repository.metrics(window, name)),  # type: ignore[arg-type]  # one of WINDOWS
+        read_rate(site, name, live=ask.again),
     )
     return ask.render(
         "queue.html",
@@ -115,12 +124,12 @@ async def queue(ask: Ask) -> Response:
         metrics=metrics,
         window=window,
         chart=throughput(metrics),
-        value=queue_values(row, workers),
+        value=queue_values(row, workers, rates),
         load=load(row, workers),
         priorities=PRIORITIES,
         spans=SPANS,
         live=ask.visit.url("/live/queue", of=name),
-        shape=str(row.sizes.paused),
+        shape=queue_shape(site, row),
     )
 
 

@@ -12,6 +12,7 @@ from gravito.horizon._batches import BatchStatus
 from gravito.horizon._chains import ChainStatus
 from gravito.horizon.console._format import count, percent
 from gravito.horizon.console._graph import Edge, Node, graph
+from gravito.horizon.console._pages_jobs import before
 from gravito.horizon.console._site import Ask
 from gravito.horizon.console._visit import Visit
 
@@ -57,6 +58,7 @@ async def batch(ask: Ask) -> Response:
         batch=status,
         parts=parts_of(status),
         drawing=_batch_graph(ask.visit, status),
+        begun=before(status.created),
         value=batch_values(status),
         live=ask.visit.url("/live/batch", of=status.id) if not status.finished else "",
         shape=batch_values(status)["shape"],

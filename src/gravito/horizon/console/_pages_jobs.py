@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, Final, cast
 
 import msgspec
 from starlette.responses import RedirectResponse, Response
 
-from gravito.errors import PayloadError
+from gravito.errors import PayloadError, UnknownJobError
 from gravito.horizon._acts import ALLOWED
+from gravito.horizon._batches import BatchStatus
+from gravito.horizon._chains import ChainPart
 from gravito.horizon._heartbeat import WorkerRecord
 from gravito.horizon._index import State, seal_mark
 from gravito.horizon._keys import check_id, check_queue
@@ -24,13 +27,14 @@ from gravito.horizon.console._site import Ask, NotFoundError, Site
 from gravito.horizon.context import Progress
 from gravito.horizon.repository import Repository
 
-__all__ = ["Listing", "job", "jobs", "list_jobs", "running", "running_values"]
+__all__ = ["Family", "Listing", "before", "job", "jobs", "list_jobs", "running", "running_values"]
 
 STATES: Final[tuple[State, ...]] = ("running", "ready", "delayed", "parked", "done", "dead")
 LABELS: Final = {"all": "all", "parked": "held back", "done": "ended"}  # where they differ from the names
 SIZE: Final = 50  # rows of a page
 RUNNING: Final = 200  # rows of the running jobs
 _PATIENCE: Final = 0.12  # seconds that one page searches, before it shows what it has and offers to go on
+_SLACK: Final = timedelta(minutes=5)
 _TIMED: Final = ("delayed", "done", "dead")  # states that are ordered by time
 _START: Final = seal_mark(
     ("", None)
@@ -72,8 +76,10 @@ async def jobs(ask: Ask) -> Response:
     counts = count_states([one for name, one in sizes.items() if queue in (None, name)])
     listing = await _listing(ask, state, queue, wanted, counts)
     query = {"state": state, "queue": queue, **given(ask)}
+    plain = ask.choice("plain", ("", "1"))  # the rows alone, for a part of another page
     return ask.render(
-        "jobs.html",
+        "found.html" if plain else "jobs.html",
+        plain=plain,
         listing=listing,
         state=state,
         states=("all", *STATES),
@@ -229,6 +235,7 @@ async def job(ask: Ask) -> Response:
     if found is None:
         raise NotFoundError(f"There is no job {job_id!r} in {queue}, or no longer.")
     state = _LISTED.get(found.state, found.state)
+    family = await _family(ask.repository, found)
     return ask.render(
         "job.html",
         job=found,
@@ -237,7 +244,40 @@ async def job(ask: Ask) -> Response:
         progress=said_progress(found.progress),
         share=share_of(found),
         known=found.name in ask.horizon.jobs,
+        family=family,
+        begun=before(found.pushed),
     )
+
+
+class Family(msgspec.Struct, frozen=True, kw_only=True):
+    """What a job belongs to; None for what there is none of, or what is no longer kept."""
+
+    parent: JobDetail | None = None
+    chain: ChainPart | None = None
+    batch: BatchStatus | None = None
+
+
+async def _family(repository: Repository, found: JobDetail) -> Family:
+    async def batch() -> BatchStatus | None:
+        try:
+            return await repository.batch(found.batch) if found.batch else None
+        except UnknownJobError:
+            return None
+
+    async def nothing() -> None:
+        return None
+
+    parent, chain, whole = await asyncio.gather(
+        repository.job(found.parent) if found.parent else nothing(),
+        repository.chain_near(found.chain, found.id) if found.chain else nothing(),
+        batch(),
+    )
+    return Family(parent=parent, chain=chain, batch=whole)
+
+
+def before(moment: datetime | None) -> str:
+    """A bound for a search of what came behind a moment, as an address has it; clocks may differ by some minutes."""
+    return "" if moment is None else (moment - _SLACK).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def share_of(found: JobDetail) -> float | None:

@@ -41,6 +41,7 @@ _HEADERS: Final = {
 }
 
 Refuse = Callable[[Request, int, str], Response]
+Door = Callable[[Request, Response], Response]
 
 
 class Guard:
@@ -53,6 +54,7 @@ class Guard:
         auth: who is admitted; None: anybody from this machine.
         hosts: host names, without port, that the console answers to; `*.example.com` takes all below, `*` all.
         refuse: makes the answer of a refusal.
+        door: makes a page of the answer for somebody who is not admitted, where a browser asks.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Guard:
         auth: Authentication | None,
         hosts: Sequence[str],
         refuse: Refuse,
+        door: Door,
     ) -> None:
         self._inside = inside
         self._outside = outside
@@ -71,6 +74,7 @@ class Guard:
         self._auth = auth
         self._hosts = tuple(host.lower() for host in hosts)
         self._refuse = refuse
+        self._door = door
 
     def __repr__(self) -> str:
         return f"<Guard of {self._auth!r}, hosts {', '.join(self._hosts)}>"
@@ -108,7 +112,7 @@ class Guard:
             if isinstance(answer, Response):
                 return answer
             if answer is None:
-                return self._auth.refuse(request, visit)
+                return self._door(request, self._auth.refuse(request, visit))
             visit.user = answer
         if request.method not in _SAFE and (refused := await self._check_change(request, visit)) is not None:
             return refused

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from starlette.applications import Starlette
@@ -41,6 +43,7 @@ class Console:
     def __init__(self, site: Site, auth: Authentication | None, hosts: Sequence[str]) -> None:
         self.site = site
         self.auth = auth
+        self._watch: asyncio.Task[None] | None = None  # looks at the alerts, while the event loop runs
         self._guard = Guard(
             _inside(site),
             _outside(site, auth),
@@ -48,6 +51,7 @@ class Console:
             auth=auth,
             hosts=hosts,
             refuse=self._refuse,
+            door=self._door,
         )
 
     def __repr__(self) -> str:
@@ -57,31 +61,58 @@ class Console:
         """https://asgi.readthedocs.io/en/latest/specs/main.html"""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
-        else:
-            await self._guard(scope, receive, send)
+            return
+        if self.site.horizon.alerts:
+            self._begin_watch()  # an application that this is mounted in passes on no lifespan
+        await self._guard(scope, receive, send)
 
     def close(self) -> None:
         """End the open live pages, so that the server can end."""
         self.site.live.close()
 
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        watch: asyncio.Task[None] | None = None
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:
+        """Watch the alerts while the application runs, and end with it. Without it, that begins with the first request.
+
+        Frameworks pass no lifespan on to what is mounted: enter this in the application's own.
+
+        Args:
+            app: what frameworks hand over; not used.
+        """
+        self.site.live.open()
+        self._begin_watch()
         try:
-            while True:
-                message = await receive()
-                if message["type"] == "lifespan.startup" and self.site.horizon.alerts:
-                    watch = asyncio.create_task(AlertWatch(self.site.horizon).run())
-                await send({"type": f"{message['type']}.complete"})
-                if message["type"] == "lifespan.shutdown":
-                    self.close()
-                    return
+            yield
         finally:
+            self.close()
+            watch, self._watch = self._watch, None
             if watch is not None:
                 watch.cancel()
                 await asyncio.wait([watch])
 
+    def _begin_watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._watch is None or self._watch.done() or self._watch.get_loop() is not loop:
+            watching = AlertWatch(self.site.horizon).run()
+            # of a context of its own: it is no part of the request that it happens to begin with
+            self._watch = loop.create_task(watching, name="alerts", context=contextvars.Context())
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        async with self.lifespan():
+            while True:
+                message = await receive()
+                if message["type"] == "lifespan.shutdown":
+                    self.close()
+                await send({"type": f"{message['type']}.complete"})
+                if message["type"] == "lifespan.shutdown":
+                    return
+
     def _refuse(self, request: Request, status: int, text: str) -> Response:
         return _failure(self.site, request, status, text)
+
+    def _door(self, request: Request, answer: Response) -> Response:
+        assert self.auth is not None
+        return _entry.door(self.site, self.auth, request, answer)
 
 
 class ConsoleOptions(TypedDict, total=False):

@@ -125,6 +125,43 @@
     follow();
   }
 
+  // -- a search goes on by itself until a page is full: each answer is of a part of the jobs ---------------------
+  async function seek(place, first) {
+    let at = first;
+    place.setAttribute("aria-busy", "true"); // a screen reader hears the end of it
+    while (at && place.isConnected) {
+      const answer = await fetch(at, { headers: { accept: "text/html" }, credentials: "same-origin" }).catch(() => null);
+      const found = answer && answer.ok && !answer.redirected && parsed(await answer.text()).getElementById("found");
+      if (!found) break; // its link is still there
+      localTimes(found);
+      const rows = place.querySelector("tbody");
+      if (rows) {
+        const more = found.querySelector("tbody");
+        if (more) rows.append(...more.children);
+        place.querySelector(".pager").replaceWith(found.querySelector(".pager"));
+        const seen = place.querySelector("[data-seen]");
+        if (seen) seen.textContent = found.dataset.seen;
+      } else {
+        place.replaceChildren(...found.childNodes);
+        here(place);
+      }
+      const number = place.querySelectorAll("tbody tr").length;
+      const told = place.querySelector("[data-found]");
+      if (told) told.textContent = number;
+      at = number < Number(found.dataset.size) ? found.dataset.seek : null;
+    }
+    place.removeAttribute("aria-busy");
+  }
+
+  function sought(root) {
+    for (const place of root.querySelectorAll("[data-find]")) seek(place, place.dataset.find);
+    for (const place of root.querySelectorAll("#found[data-seek]")) seek(place, place.dataset.seek);
+  }
+
+  function parsed(text) {
+    return new DOMParser().parseFromString(text, "text/html");
+  }
+
   let wanted; // the shape that was said last, until the page has it: it is said once, and may come at a bad moment
   function follow() {
     const main = document.getElementById("main");
@@ -137,14 +174,14 @@
   async function anew(main, shape) {
     // A row has come or gone. Whoever is typing or choosing just now is not disturbed.
     if (reading || main.contains(document.activeElement) && document.activeElement !== main) return;
-    if (main.querySelector("input[type=checkbox]:checked")) return;
+    if (main.querySelector("input[type=checkbox]:checked, figure.chart:hover")) return;
     if (performance.now() - readAt < pause * (1 + Math.random())) return; // open pages do not all ask at once
     reading = true;
     readAt = performance.now();
     try {
       const answer = await fetch(location.href, { headers: { accept: "text/html", "x-live": "1" }, credentials: "same-origin" });
       if (!answer.ok || answer.redirected) return;
-      const page = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("main");
+      const page = parsed(await answer.text()).getElementById("main");
       const open = new Set([...main.querySelectorAll("details[open]")].map((_, index) => index));
       main.replaceChildren(...page.childNodes);
       main.dataset.shape = page.dataset.shape || shape;
@@ -159,6 +196,7 @@
     localTimes(root);
     here(root);
     collect();
+    sought(root);
   }
 
   function listen(address) {
