@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from gravito import errors
 from gravito.atlas import _cluster_scan, _fanout
-from gravito.atlas.client import Client, _no_loop
+from gravito.atlas._state import no_loop
+from gravito.atlas.client import Client
 from gravito.atlas.topology._node import ClusterNode
 from gravito.atlas.topology.cluster import Cluster
 from gravito.atlas.topology.slots import slot_of
@@ -89,8 +90,8 @@ class ClusterClient(Client):
         try:
             loop = get_running_loop()
         except RuntimeError:
-            raise _no_loop(spec.name) from None
-        cluster = cast(Cluster, (self._states.get(loop) or self._open(loop)).topology)
+            raise no_loop(spec.name) from None
+        cluster = cast(Cluster, (self._states.get(loop) or self._states.open(loop, self)).topology)
         at = len(spec.words)
         if len(args) <= at or spec.name not in keys.SINGLE or len(packed) > self._lease_over:
             check_size(packed, args)

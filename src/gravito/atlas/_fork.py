@@ -32,7 +32,7 @@ def _in_child() -> None:
                 os.dup2(blank, wire.fileno())
             state.disown()
         client._states.clear()
-        client._past.forget()
+        client._states.past.forget()
     os.close(blank)
 
 

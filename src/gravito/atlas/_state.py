@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import warnings
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
+from gravito import errors
 from gravito.atlas.config import Settings
 from gravito.atlas.topology.standalone import Standalone
 from gravito.atlas.wire.connection import Wire
@@ -90,21 +92,70 @@ async def _close_with_the_loop(state: LoopState) -> AsyncGenerator[None, None]:
         await state.aclose()
 
 
-def summary(states: Iterable[LoopState], past: Meter) -> Stats:
-    """The counters of these loops and of those that are `past`."""
-    topologies = [state.topology for state in states]
-    total = Meter(latency=True)
-    for meter in (past, *[topology.meter for topology in topologies]):
-        total.merge(meter)
-    latency = total.latency or Histogram()
-    wires = [wire for state in states for wire in state.wires()]
-    return Stats(
-        **total.counters(),
-        in_flight=sum(wire.in_flight for wire in wires),
-        waiting=sum(topology.shared.waiting + topology.pool.waiting for topology in topologies),
-        connections=len(wires),
-        leased=sum(topology.pool.lent for topology in topologies),
-        idle=sum(topology.pool.idle for topology in topologies),
-        latency_p50=latency.quantile(0.5),
-        latency_p99=latency.quantile(0.99),
+def no_loop(command: str) -> errors.LoopError:
+    """The error for a call that no event loop runs for."""
+    return errors.LoopError(
+        f"{command} was called with no event loop running. Call it inside an async function, as in "
+        "`asyncio.run(main())`; after a fork, in a loop of the child's own."
     )
+
+
+class LoopStates(dict[asyncio.AbstractEventLoop, LoopState]):
+    """What a client holds, by loop: wires never leave theirs."""
+
+    __slots__ = ("_hooks", "_settings", "past")  # a look-up as fast as a plain dictionary's
+
+    def __init__(self, settings: Settings, hooks: Hooks) -> None:
+        super().__init__()
+        self._settings = settings
+        self._hooks = hooks
+        self.past = Meter()  # counters of loops that are done with
+
+    def open(self, loop: asyncio.AbstractEventLoop, source: object) -> LoopState:
+        """A state for a loop that has none. Those of closed loops are dropped, with a warning that names `source`."""
+        for other in [other for other in list(self) if other.is_closed()]:
+            gone = self.pop(other, None)
+            if gone is not None:
+                self.past.merge(gone.topology.meter)
+                gone.warn(source, closed_loop=True)
+        state = self[loop] = LoopState(self._settings, self._hooks)
+        return state
+
+    def summary(self) -> Stats:
+        """The counters of all loops, and what their wires hold now."""
+        states = list(self.values())
+        topologies = [state.topology for state in states]
+        total = Meter(latency=True)
+        for meter in (self.past, *[topology.meter for topology in topologies]):
+            total.merge(meter)
+        latency = total.latency or Histogram()
+        wires = [wire for state in states for wire in state.wires()]
+        return Stats(
+            **total.counters(),
+            in_flight=sum(wire.in_flight for wire in wires),
+            waiting=sum(topology.shared.waiting + topology.pool.waiting for topology in topologies),
+            connections=len(wires),
+            leased=sum(topology.pool.lent for topology in topologies),
+            idle=sum(topology.pool.idle for topology in topologies),
+            latency_p50=latency.quantile(0.5),
+            latency_p99=latency.quantile(0.99),
+        )
+
+    async def aclose(self, source: object) -> None:
+        """Close the wires of this loop, and those of others in their own loop where it runs."""
+        if not self:  # as in a forked child, which may get here with no loop running
+            return
+        here = asyncio.get_running_loop()
+        for loop, state in list(self.items()):
+            self.pop(loop, None)
+            if loop is here:
+                try:
+                    await state.guard.aclose()
+                finally:  # also when it is cancelled
+                    self.past.merge(state.topology.meter)
+                continue
+            self.past.merge(state.topology.meter)
+            if loop.is_running():
+                asyncio.run_coroutine_threadsafe(state.guard.aclose(), loop)
+            elif loop.is_closed():
+                state.warn(source, closed_loop=True)

@@ -5,41 +5,29 @@ from __future__ import annotations
 import asyncio
 import copy
 from asyncio import Future, get_running_loop
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Self, cast
-
-from redis.asyncio.lock import Lock
 
 from gravito import errors
 from gravito.atlas import _fork
-from gravito.atlas._base import BaseClient
 from gravito.atlas._specs import Specs
-from gravito.atlas._state import LoopState, summary
+from gravito.atlas._state import LoopState, LoopStates, no_loop
+from gravito.atlas._surface import RedisPySurface
 from gravito.atlas.config import Retry, Settings, Timeouts
 from gravito.atlas.wire import commands
 from gravito.atlas.wire.credentials import current_credentials
 from gravito.atlas.wire.entry import Entry, Spec
 from gravito.atlas.wire.failures import late_reply
-from gravito.atlas.wire.meter import Event, Hooks, Meter, Stats
+from gravito.atlas.wire.meter import Event, Hooks, Stats
 from gravito.atlas.wire.resp import check_size, encode, pack
 
 if TYPE_CHECKING:
-    from redis.asyncio.client import Monitor, PubSub
-
-    from gravito.atlas._compat import PoolAdapter
     from gravito.atlas._session import Session
     from gravito.atlas.pipeline import Pipeline
     from gravito.atlas.pubsub import Hub
     from gravito.atlas.script import Script
     from gravito.atlas.subscription import Subscription
     from gravito.atlas.tracking import Tiers, Tracked
-
-
-def _no_loop(command: str) -> errors.LoopError:
-    return errors.LoopError(
-        f"{command} was called with no event loop running. Call it inside an async function, as in "
-        "`asyncio.run(main())`; after a fork, in a loop of the child's own."
-    )
 
 
 def _policy(retry: Any) -> Retry:
@@ -50,15 +38,7 @@ def _policy(retry: Any) -> Retry:
     raise errors.ConfigurationError(message, field="retry", allowed=allowed)
 
 
-class _Lock(Lock):
-    """redis-py's lock. It keeps its scripts on its class, where clients of redis-py itself would find ours."""
-
-    lua_release = None
-    lua_extend = None
-    lua_reacquire = None
-
-
-class Client(BaseClient):
+class Client(RedisPySurface):
     """A connection to Redis or Valkey for any number of tasks, threads' loops included.
 
     Making one does no I/O; it connects at the first command. All ordinary commands of a loop travel on one
@@ -82,12 +62,11 @@ class Client(BaseClient):
         self._specs = Specs(self.settings.protocol, self.settings.key_prefix)
         self._text = self.settings.decode_responses
         self._lease_over = self.settings.limits.lease_over
-        self._states: dict[asyncio.AbstractEventLoop, LoopState] = {}  # wires never leave their loop
-        self._past = Meter()  # counters of loops that are done with
         self._observe: Callable[[Client], None] | None = None  # telemetry: makes a view tell, too
         self._timeout: float | None = None  # a view's own deadline
         self._retry: Retry | None = None  # a view's own policy
         self._hooks = Hooks()
+        self._states = LoopStates(self.settings, self._hooks)
         _fork.watch(self)
         self._users = 0  # nested `async with`
         self._root: Self | None = None  # of a view: the client that it was made from
@@ -121,8 +100,8 @@ class Client(BaseClient):
         try:
             loop = get_running_loop()
         except RuntimeError:
-            raise _no_loop(spec.name) from None
-        state = self._states.get(loop) or self._open(loop)
+            raise no_loop(spec.name) from None
+        state = self._states.get(loop) or self._states.open(loop, self)
         entry = Entry(Future(loop=loop), packed, spec, options, text)
         if spec.leased or len(packed) > self._lease_over:
             check_size(packed, args)
@@ -253,27 +232,18 @@ class Client(BaseClient):
         self._state().topology.meter.timeouts += 1
         entry.fail(late_reply(entry, address, timeout))
 
-    def _open(self, loop: asyncio.AbstractEventLoop) -> LoopState:
-        for other in [other for other in list(self._states) if other.is_closed()]:
-            gone = self._states.pop(other, None)
-            if gone is not None:
-                self._past.merge(gone.topology.meter)
-                gone.warn(self, closed_loop=True)
-        state = self._states[loop] = LoopState(self.settings, self._hooks)
-        return state
-
     def _state(self, command: str = "this client") -> LoopState:
         try:
             loop = get_running_loop()
         except RuntimeError:
-            raise _no_loop(command) from None
-        return self._states.get(loop) or self._open(loop)
+            raise no_loop(command) from None
+        return self._states.get(loop) or self._states.open(loop, self)
 
     # -- what goes on ----------------------------------------------------------------------------------------
 
     def stats(self) -> Stats:
         """Counters of this client in all its loops, and what its wires hold now. Costs no command."""
-        return summary(list(self._states.values()), self._past)
+        return self._states.summary()
 
     def on_connect(self, callback: Callable[[Event], object]) -> Callable[[Event], object]:
         """Call `callback(event)` whenever the shared wire was opened; usable as a decorator, like its kin."""
@@ -353,6 +323,12 @@ class Client(BaseClient):
                     if watch_delay:
                         await asyncio.sleep(watch_delay)
 
+    def client(self) -> Session:
+        """A session: commands on one leased wire, for SELECT, MULTI by hand, WAIT after one's own writes."""
+        from gravito.atlas._session import Session  # noqa: PLC0415  # it imports this module
+
+        return Session(self)
+
     def script(self, source: Any, name: str | None = None) -> Script:
         """A Lua script that is sent by its digest and loaded where it is missing.
 
@@ -388,54 +364,7 @@ class Client(BaseClient):
             state.hub = Hub(self.settings, state.topology)
         return state.hub
 
-    # -- redis-py's surface ----------------------------------------------------------------------------------
-
-    @property
-    def connection_pool(self) -> PoolAdapter:
-        """What redis-py's own classes expect of a pool, on leased wires."""
-        from gravito.atlas._compat import PoolAdapter  # noqa: PLC0415  # it imports this module
-
-        return PoolAdapter(self)
-
-    def get_encoder(self) -> Any:
-        """redis-py's encoder with this client's decoding."""
-        return self.connection_pool.get_encoder()
-
-    def get_connection_kwargs(self) -> dict[str, Any]:
-        """The settings that redis-py's classes ask for; no secrets."""
-        return self.connection_pool.connection_kwargs
-
-    def lock(self, name: Any, timeout: float | None = None, **options: Any) -> Lock:
-        """redis-py's lock on key `name`; `timeout` is its life in seconds."""
-        options_ = dict(options)
-        lock_class = options_.pop("lock_class", None) or _Lock
-        made: Lock = lock_class(cast(Any, self), name, timeout=timeout, **options_)
-        return made
-
-    def pubsub(self, **options: Any) -> PubSub:
-        """redis-py's PubSub, on a leased wire. `subscribe` does the same with less to do by hand."""
-        from redis.asyncio.client import PubSub  # noqa: PLC0415  # only who asks for it
-
-        return PubSub(self.connection_pool, **options)  # type: ignore[arg-type]  # the adapter has what it uses
-
-    def monitor(self) -> Monitor:
-        """redis-py's Monitor, on a leased wire. https://redis.io/commands/monitor"""
-        from redis.asyncio.client import Monitor  # noqa: PLC0415  # only who asks for it
-
-        return Monitor(self.connection_pool)  # type: ignore[arg-type]  # the adapter has what it uses
-
-    def client(self) -> Session:
-        """A session: commands on one leased wire, for SELECT, MULTI by hand, WAIT after one's own writes."""
-        from gravito.atlas._session import Session  # noqa: PLC0415  # it imports this module
-
-        return Session(self)
-
-    async def initialize(self) -> Self:
-        """redis-py's name for getting ready; there is nothing to do."""
-        return self
-
-    def __await__(self) -> Generator[Any, None, Self]:
-        return self.initialize().__await__()
+    # -- the end ---------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         root = self._root or self
@@ -453,22 +382,7 @@ class Client(BaseClient):
 
         Wires of other loops are closed in their own loop where it runs.
         """
-        if not self._states:  # as in a forked child, which may get here with no loop running
-            return
-        here = get_running_loop()
-        for loop, state in list(self._states.items()):
-            self._states.pop(loop, None)
-            if loop is here:
-                try:
-                    await state.guard.aclose()
-                finally:  # also when it is cancelled
-                    self._past.merge(state.topology.meter)
-                continue
-            self._past.merge(state.topology.meter)
-            if loop.is_running():
-                asyncio.run_coroutine_threadsafe(state.guard.aclose(), loop)
-            elif loop.is_closed():
-                state.warn(self, closed_loop=True)
+        await self._states.aclose(self)
 
     async def close(self, close_connection_pool: bool | None = None) -> None:
         """Alias of `aclose`, for code written for older redis-py."""
