@@ -17,6 +17,7 @@ from gravito.horizon.context import current_job
 RUNS = "FAULTS_RUNS"  # the file
 SETTINGS = "FAULTS_SETTINGS"  # of the connection, as JSON; no other user sees the password there
 LEASE = "FAULTS_LEASE"
+HOLD = "FAULTS_HOLD"  # a file without which a worker claims nothing yet
 SKEW = "FAULTS_SKEW"  # seconds by which a worker's clock is wrong
 
 

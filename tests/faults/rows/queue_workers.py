@@ -24,11 +24,12 @@ async def kill9(bench: Bench) -> None:
     bench.ledger.figures.bound = 15.0
     server = bench.server()
     async with crew(bench, bench.client(server), {"port": server.port}, lease) as (workers, horizon):
-        first = workers.start()
-        await workers.ready(first)
+        go = workers.folder / "go"
+        first, second = workers.start(), workers.start(**{application.HOLD: str(go)})
+        await workers.ready(first, second)
         await horizon.push_many(application.sleep.make(number, 2.0) for number in range(50))
         await workers.wait(lambda: len(workers.runs.began()) == 50, 30.0, "50 jobs that begin")
-        await workers.ready(workers.start())
+        go.touch()
         killed = time.monotonic()
         first.end()
         await workers.wait(lambda: len(workers.runs.began(killed)) == 50, 30.0, "50 jobs that begin again")
