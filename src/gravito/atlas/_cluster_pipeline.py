@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from gravito import errors
 from gravito.atlas import _fanout
+from gravito.atlas._batches import BATCH, CHUNK_COMMANDS, READS, withdraw
 from gravito.atlas._cluster_client import _SLOT_IS_GIVEN, bytes_of, crossing, unsupported
 from gravito.atlas._cluster_parts import NOT_HERE, Cargo, Part, Spread, Where, over_nodes, over_slots
-from gravito.atlas.pipeline import _BATCH, _CHUNK_COMMANDS, _READS, Pipeline, _withdraw
+from gravito.atlas.pipeline import Pipeline
 from gravito.atlas.topology._lobby import Lobby
 from gravito.atlas.topology.cluster import Cluster
 from gravito.atlas.topology.slots import SLOTS, slot_of
@@ -232,7 +233,7 @@ class ClusterPipeline(Pipeline):
                 else:
                     again = cargo.take(part, replies) or again
         except asyncio.CancelledError:
-            _withdraw([part.batch for part in parts])
+            withdraw([part.batch for part in parts])
             raise
         if failure is not None:
             cargo.settle()
@@ -251,11 +252,11 @@ class ClusterPipeline(Pipeline):
     def _send_to(self, node: Any, places: list[int], cargo: Cargo) -> list[Part]:
         hold, patience = cargo.hold(places), self._client._patience
         alone = bool(hold or patience)  # on one leased wire, so in one batch
-        step = len(places) if alone else _CHUNK_COMMANDS
+        step = len(places) if alone else CHUNK_COMMANDS
         parts = []
         for start in range(0, len(places), step):
             chosen = places if step >= len(places) else places[start : start + step]
-            part = cargo.part(chosen, _READS, _BATCH)
+            part = cargo.part(chosen, READS, BATCH)
             self._client._limit(part.batch)
             parts.append(part)
             if alone or (chosen is places and self._is_large(part.batch)):

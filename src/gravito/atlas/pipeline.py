@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import math
 from asyncio import get_running_loop
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Self
 
 from gravito import errors
 from gravito.atlas._base import BaseClient
+from gravito.atlas._batches import BATCH, READS, TRANSACTION, chunks, decoded, withdraw
 from gravito.atlas.wire import commands, resp
-from gravito.atlas.wire.commands import Route
 from gravito.atlas.wire.connection import Wire
 from gravito.atlas.wire.entry import EMPTY_RESPONSE, Batch, Spec, convert
 
@@ -26,16 +26,9 @@ if TYPE_CHECKING:
     from gravito.atlas.client import Client
     from gravito.atlas.script import Script
 
-_CHUNK_COMMANDS = (
-    4096  # of one batch; larger pipelines travel as several, so that limits in flight can hold them
-)
-_CHUNK_BYTES = 1024 * 1024
 _READ_ONLY = attrgetter("read_only")
 _MULTI = resp.pack(("MULTI",))
 _EXEC = resp.pack(("EXEC",))
-_BATCH = Spec.of("PIPELINE")
-_READS = Spec.of("PIPELINE", Route.READ_ONLY)
-_TRANSACTION = Spec.of("MULTI")
 
 
 if TYPE_CHECKING:
@@ -202,9 +195,9 @@ class Pipeline(_Commands):
 
     async def _pipe(self) -> list[Any]:
         read_only = all(map(_READ_ONLY, self._queued))
-        spec = _READS if read_only else _BATCH
+        spec = READS if read_only else BATCH
         batches: list[Batch] = []
-        for start, end in self._chunks():
+        for start, end in chunks(self._packed):
             raw = frozenset(at - start for at in self._raw if start <= at < end)
             batches.append(self._batch(spec, self._packed[start:end], self._text, raw))
         self._packed = []  # the batches hold the bytes now
@@ -216,18 +209,18 @@ class Pipeline(_Commands):
                 batch.replies = []
         except errors.GravitoError as error:
             partial = [reply for batch in batches for reply in batch.replies]
-            _withdraw(batches)
+            withdraw(batches)
             error.replies = [*replies, *partial]  # type: ignore[attr-defined]  # documented on execute
             raise
         except asyncio.CancelledError:  # its first part is cancelled already
-            _withdraw(batches)
+            withdraw(batches)
             raise
         return replies
 
     async def _transact(self) -> list[Any]:
         packed = [_MULTI, *self._packed, _EXEC]
         raw = frozenset({len(packed) - 1}) if self._raw else frozenset[int]()
-        batch = self._batch(_TRANSACTION, packed, self._text, raw)
+        batch = self._batch(TRANSACTION, packed, self._text, raw)
         try:
             await self._deliver([batch])
             *queued, result = await batch.future
@@ -244,23 +237,9 @@ class Pipeline(_Commands):
             raise errors.WatchError("Watched variable changed.")
         if self._raw:
             return [
-                reply if at in self._raw else _decoded(reply, self._text) for at, reply in enumerate(result)
+                reply if at in self._raw else decoded(reply, self._text) for at, reply in enumerate(result)
             ]
         return list(result)
-
-    def _chunks(self) -> Iterator[tuple[int, int]]:
-        """Bounds of the batches: few commands and few bytes each."""
-        if len(self._packed) <= _CHUNK_COMMANDS and sum(map(len, self._packed)) <= _CHUNK_BYTES:
-            yield 0, len(self._packed)
-            return
-        start = size = 0
-        for at, packed in enumerate(self._packed):
-            size += len(packed)
-            if at - start + 1 >= _CHUNK_COMMANDS or size >= _CHUNK_BYTES:
-                yield start, at + 1
-                start, size = at + 1, 0
-        if start < len(self._packed):
-            yield start, len(self._packed)
 
     def _batch(self, spec: Spec, packed: list[bytes], text: bool, raw: frozenset[int]) -> Batch:
         future = get_running_loop().create_future()
@@ -394,25 +373,3 @@ class Pipeline(_Commands):
     def get_connection_kwargs(self) -> dict[str, Any]:
         """The client's settings as redis-py names them."""
         return self._client.get_connection_kwargs()
-
-
-def _withdraw(batches: list[Batch]) -> None:
-    """After one batch failed: those not yet written are taken out, the others' replies are dropped."""
-    for batch in batches:
-        if not batch.future.done():
-            batch.future.cancel()
-        elif not batch.future.cancelled():
-            batch.future.exception()
-
-
-def _decoded(reply: Any, text: bool) -> Any:
-    """Text for the replies of a transaction of which one had to stay bytes: EXEC's reply is read as a whole."""
-    if not text:
-        return reply
-    if isinstance(reply, bytes):
-        return reply.decode()
-    if isinstance(reply, list):
-        return [_decoded(item, text) for item in reply]
-    if isinstance(reply, dict):
-        return {_decoded(key, text): _decoded(value, text) for key, value in reply.items()}
-    return reply
