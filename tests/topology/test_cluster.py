@@ -149,7 +149,7 @@ class TestRouting:
         async with Client.from_url(f"redis+cluster://127.0.0.1:1,{seed.address}") as client:
             await client.set("a", 1)
             state = client._state().topology
-            state._seeds = []  # type: ignore[attr-defined]  # as if they were gone for good
+            state._survey.seeds = []  # type: ignore[attr-defined]  # as if they were gone for good
             state._refreshed = -10.0  # type: ignore[attr-defined]  # at once
             state.refresh_soon()  # type: ignore[attr-defined]  # it is a cluster
             await state._refreshing  # type: ignore[attr-defined]  # it is a cluster

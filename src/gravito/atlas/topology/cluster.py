@@ -21,6 +21,7 @@ from gravito.atlas.topology._lobby import Lobby
 from gravito.atlas.topology._node import NEVER, ClusterNode
 from gravito.atlas.topology._overall import Leases, Waiting
 from gravito.atlas.topology._routing import arguments, asking, slot_of_entry
+from gravito.atlas.topology._survey import PATIENCE, Survey
 from gravito.atlas.topology._tiers import NodeTiers
 from gravito.atlas.topology.slots import SLOTS, Node, SlotMap
 from gravito.atlas.topology.standalone import Standalone
@@ -35,7 +36,6 @@ log = logging.getLogger("gravito.atlas")
 
 _URGENT = 0.1  # seconds between two looks at the cluster while somebody waits for a map
 _CALM = 1.0  # seconds otherwise; MOVED has corrected its slot already
-_PATIENCE = 1.0  # seconds for one node to say what it knows
 _DIRECT_HOPS = 5  # redirections at once; then with backoff, for two nodes may disagree for a while
 
 
@@ -56,8 +56,7 @@ class Cluster(Standalone):
         self.shared: Any = Waiting(self)
         self.pool: Any = Leases(self)
         self._reached = _addresses.translator(settings.address_map, settings.name)
-        self._seeds = [Node(*_addresses.split(each, 6379)) for each in settings.nodes]
-        self._strangers: list[ClusterNode] = []  # seeds that the map calls by another name
+        self._survey = Survey(settings, self.lobby, self._new, self._at)
         self._refreshing: asyncio.Task[None] | None = None
         self._refreshed = -10.0  # loop time of the last refresh
         self._failed = 0  # refreshes in a row that nobody answered
@@ -148,7 +147,7 @@ class Cluster(Standalone):
 
     def place_of(self, error: errors.AskError) -> Node:
         """The node that a redirection names; one without a host means the host that is known already."""
-        announced = Node(error.host or self._seeds[0].host, error.port)
+        announced = Node(error.host or self._survey.seeds[0].host, error.port)
         try:
             return self._at(announced)
         except errors.ConfigurationError as problem:  # the refresh that follows says so to whoever waits
@@ -259,7 +258,7 @@ class Cluster(Standalone):
         try:
             gap = _URGENT if len(self.lobby) or not self._known.is_set() else _CALM
             await asyncio.sleep(self._refreshed + gap - self.loop.time())
-            found = await self._look()
+            found = await self._survey.look(self.nodes)
             self._refreshed = self.loop.time()
             if found is not None:
                 self._failed = 0
@@ -282,51 +281,10 @@ class Cluster(Standalone):
         if len(self.lobby):
             self.refresh_soon()
 
-    async def _look(self) -> SlotMap | None:
-        """What the first node that answers says of the cluster."""
-        for node in self._sources():
-            try:
-                async with asyncio.timeout(min(_PATIENCE, self.settings.timeouts.connect)):
-                    reply = await node.ask("CLUSTER", "SLOTS")
-                found = SlotMap.from_slots(reply, node.host, self._at)
-                if found.covered:
-                    return found
-                self.lobby.reason = errors.ClusterDownError(
-                    f"{node.name} knows of no node that serves a slot"
-                )
-            except errors.ResponseError as error:
-                self.lobby.reason = errors.ConfigurationError(
-                    f"connection '{self.settings.name}': {node.name} does not say who is in its cluster ({error}). "
-                    "A single server is redis://",
-                    field="driver",
-                )
-            except (errors.GravitoError, TimeoutError) as error:
-                known = isinstance(error, errors.GravitoError)
-                self.lobby.reason = (
-                    error if known else errors.ConnectTimeoutError(f"{node.name} does not answer")
-                )
-        return None
-
-    def _sources(self) -> list[ClusterNode]:
-        """Whom to ask: nodes that are connected, other nodes, seeds."""
-        nodes = list(self.nodes.values())
-        random.shuffle(nodes)
-        nodes.sort(key=lambda node: not node.connected)
-        for place in self._seeds:
-            if (place.host, place.port) not in self.nodes:
-                known = [
-                    node for node in self._strangers if (node.host, node.port) == (place.host, place.port)
-                ]
-                if not known:
-                    known = [self._new(place)]
-                    self._strangers += known
-                nodes += known
-        return nodes
-
     def _adopt(self, found: SlotMap) -> None:
         named = {(place.host, place.port) for place in found.nodes}
-        for node in [node for node in self._strangers if (node.host, node.port) in named]:
-            self._strangers.remove(node)
+        for node in [node for node in self._survey.strangers if (node.host, node.port) in named]:
+            self._survey.strangers.remove(node)
             self.nodes[node.host, node.port] = node
         self.map = found
         primaries = {self.node_at(place) for place in found.primaries}
@@ -343,11 +301,11 @@ class Cluster(Standalone):
             self.tier.left({slot for slot, (was, now) in pairs if was is not now})
         self._choose_readers()
         gone = [key for key in self.nodes if key not in named]
-        for node in [self.nodes.pop(key) for key in gone] + self._strangers:
+        for node in [self.nodes.pop(key) for key in gone] + self._survey.strangers:
             self._leave(node)
         if gone and self.on_left is not None:
             self.on_left({_addresses.join(*place) for place in gone})
-        self._strangers.clear()
+        self._survey.strangers.clear()
         self._known.set()
         if self._timer is None:
             self._timer = self.loop.call_later(_CALM, self._look_for_silence)
@@ -382,7 +340,7 @@ class Cluster(Standalone):
     async def _measure(self) -> None:
         """Round trips of all nodes, where reads go to the nearest."""
         if self.settings.read_from == "nearest":
-            await asyncio.gather(*[node.measure(_PATIENCE) for node in self.all_nodes()])
+            await asyncio.gather(*[node.measure(PATIENCE) for node in self.all_nodes()])
             self._choose_readers()
 
     def _leave(self, node: ClusterNode) -> None:
@@ -408,7 +366,7 @@ class Cluster(Standalone):
 
     def everyone(self) -> list[ClusterNode]:
         """All nodes with wires, also those that are on no map."""
-        return [*self.nodes.values(), *self._strangers]
+        return [*self.nodes.values(), *self._survey.strangers]
 
     def wires(self) -> list[Wire]:
         """All wires of all nodes."""
