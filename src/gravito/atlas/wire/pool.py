@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable
 
 from gravito import errors
 from gravito.atlas.config import Settings
-from gravito.atlas.wire import retry, waits
+from gravito.atlas.wire import retry
 from gravito.atlas.wire.connection import Wire
 from gravito.atlas.wire.entry import Entry, anew
-from gravito.atlas.wire.failures import lost_reply
+from gravito.atlas.wire.errand import Errand
 
 log = logging.getLogger("gravito.atlas")
 
@@ -35,19 +34,17 @@ class LeasePool:
         note_retry: Callable[[Entry, Exception], None] = lambda entry, error: None,
     ) -> None:
         self.redirect: Callable[[Entry, Exception], bool] | None = None  # a cluster's: takes refused entries
-        self._note_retry = note_retry  # told of each command that is sent again
-        self._settings = settings
+        self.note_retry = note_retry  # told of each command that is sent again
+        self.settings = settings
         self._opener = opener
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._idle: list[Wire] = []  # clean and open; the last one back is the first one out
         self._lent: set[Wire] = set()
         self._opening = 0  # places taken by wires that are being opened
         self._line: deque[asyncio.Future[None]] = deque()  # who waits for a place
         self._tasks: set[asyncio.Task[None]] = set()  # single commands under way
         self._closed = False
-        # Wires on which a blocking command waits, with the command and the end of its waiting.
-        self._waits: dict[Wire, tuple[Entry, asyncio.Event]] = {}
-        self._letting_go: set[Wire] = set()  # of these, those whose server was asked to let go
+        self._waits: dict[Wire, Errand] = {}  # wires on which a blocking command waits
         self.elsewhere: tuple[
             type[Exception], ...
         ] = ()  # refusals that mean: this is the wrong server by now
@@ -80,20 +77,20 @@ class LeasePool:
 
         Raises LeaseTimeoutError after `timeouts.lease` seconds without a free place, or what opening it raises.
         """
-        limits, timeouts = self._settings.limits, self._settings.timeouts
+        limits, timeouts = self.settings.limits, self.settings.timeouts
         try:
             async with asyncio.timeout(timeouts.lease):
                 if self._line or len(self._lent) + self._opening >= limits.leased_wires:
                     await self._wait_in_line()
         except TimeoutError:
             raise errors.LeaseTimeoutError(
-                f"connection '{self._settings.name}': none of {limits.leased_wires} leased wires came free within "
+                f"connection '{self.settings.name}': none of {limits.leased_wires} leased wires came free within "
                 f"{timeouts.lease} s (limits.leased_wires and timeouts.lease set this)"
             ) from None
         return await self._take()
 
     async def _wait_in_line(self) -> None:
-        turn: asyncio.Future[None] = self._loop.create_future()
+        turn: asyncio.Future[None] = self.loop.create_future()
         self._line.append(turn)
         try:
             await turn
@@ -136,24 +133,24 @@ class LeasePool:
 
         The command that waits for it was not sent, so this is safe for any.
         """
-        policy = self._settings.retry
-        deadline = self._loop.time() + self._settings.timeouts.connect
+        policy = self.settings.retry
+        deadline = self.loop.time() + self.settings.timeouts.connect
         attempt = 1
         while True:
             try:
                 return await self._opener()
             except Exception as error:
                 pause = retry.delay(policy, attempt, random.random)
-                late = self._loop.time() + pause >= deadline
+                late = self.loop.time() + pause >= deadline
                 if late or self._closed or attempt > policy.attempts or retry.is_final(error):
                     raise
-                log.debug("leased wire of '%s', try %d failed: %s", self._settings.name, attempt, error)
+                log.debug("leased wire of '%s', try %d failed: %s", self.settings.name, attempt, error)
             await asyncio.sleep(pause)
             attempt += 1
 
     def _check_open(self) -> None:
         if self._closed:
-            raise errors.LoopError(f"connection '{self._settings.name}' is closed")
+            raise errors.LoopError(f"connection '{self.settings.name}' is closed")
 
     def take_idle(self) -> Wire | None:
         """An idle wire for good, if there is one."""
@@ -171,7 +168,7 @@ class LeasePool:
     def adopt(self, wire: Wire) -> None:
         """Take in a clean wire that was used elsewhere, as an idle one, if there is room for it."""
         wire.on_end = wire.on_refusal = wire.on_heavy = None
-        room = len(self._lent) + self._opening + len(self._idle) < self._settings.limits.leased_wires
+        room = len(self._lent) + self._opening + len(self._idle) < self.settings.limits.leased_wires
         if room and not self._closed and wire.ended is None:
             self._idle.append(wire)
         else:
@@ -182,7 +179,7 @@ class LeasePool:
         self._lent.discard(wire)
         wire.on_end = wire.on_push = wire.on_stray = wire.on_refusal = None
         if clean and not self._closed and wire.ended is None and not wire.in_flight and not wire.unsent:
-            wire.reset_timeout(self._settings.timeouts.command)
+            wire.reset_timeout(self.settings.timeouts.command)
             self._idle.append(wire)
         else:
             wire.close()
@@ -190,7 +187,7 @@ class LeasePool:
 
     def _next(self) -> None:
         """Give the free place to whoever waits longest."""
-        while self._line and len(self._lent) + self._opening < self._settings.limits.leased_wires:
+        while self._line and len(self._lent) + self._opening < self.settings.limits.leased_wires:
             turn = self._line.popleft()
             if not turn.done():
                 self._opening += 1
@@ -205,15 +202,15 @@ class LeasePool:
             patience: seconds that the caller is ready to wait beyond `timeouts.command`.
         """
         work = self._run(entry, hold, clean, patience)
-        task = self._loop.create_task(work, name=f"gravito lease {entry.spec.name}")
+        task = self.loop.create_task(work, name=f"gravito lease {entry.spec.name}")
         self._tasks.add(task)
-        entry.since = self._loop.time()  # until it is written
+        entry.since = self.loop.time()  # until it is written
 
         def ended(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
             if task.cancelled():  # the pool was closed, or somebody cancels all tasks
                 unsure = not entry.since and not entry.spec.read_only
-                closed = errors.LoopError(f"connection '{self._settings.name}' was closed")
+                closed = errors.LoopError(f"connection '{self.settings.name}' was closed")
                 entry.fail(closed.about(maybe_applied=unsure))
 
         task.add_done_callback(ended)
@@ -226,10 +223,10 @@ class LeasePool:
             pause = await self._carry(wire, entry, hold, clean, patience)
             if pause is None:
                 return
-            policy = entry.retry or self._settings.retry
+            policy = entry.retry or self.settings.retry
             if entry.attempt > max(policy.attempts, 1) + 1 and not entry.deadline:
                 raise errors.ConnectionLostError(
-                    f"connection '{self._settings.name}' was lost {entry.attempt - 1} times"
+                    f"connection '{self.settings.name}' was lost {entry.attempt - 1} times"
                 )
             await asyncio.sleep(pause)
             if not entry.future.done():
@@ -237,74 +234,19 @@ class LeasePool:
         except Exception as error:
             entry.fail(error)
 
-    async def _carry(  # noqa: PLR0915  # its callbacks share its state
+    async def _carry(
         self, wire: Wire, entry: Entry, hold: float, clean: bool, patience: float
     ) -> float | None:
         """Send on this wire and give it back. Returns seconds after which to try again, None if it is settled."""
-        again: float | None = None
-
-        def on_end(_: Wire, error: Exception, sent: list[Entry], unsent: list[Entry]) -> None:
-            nonlocal again
-            for lost in (*sent, *unsent):
-                if lost is not entry:  # a health check's ping
-                    lost.fail(error)
-                    continue
-                # A blocking read is not sent again: its `$` or its timeout would mean something else by now.
-                if lost in unsent or (hold == 0.0 and retry.may_resend(lost, self._settings)):
-                    again = 0.0
-                    lost.attempt += 1
-                    lost.doubt = lost.doubt or (lost in sent and not lost.spec.read_only)
-                    self._note_retry(lost, error)
-                    settled.set()
-                else:
-                    lost.fail(lost_reply(lost, error))
-
-        def on_refusal(refused: Entry, error: Exception) -> bool:
-            nonlocal again, clean
-            if refused is not entry:
-                return False
-            unserved = waits.is_unserved(error, wire in self._letting_go)
-            ends = begun + hold
-            if hold and not waits.may_move(entry, error, unserved, begun, ends, self._loop.time()):
-                return False
-            if self.redirect is not None and self.redirect(refused, error):
-                settled.set()  # it travels on elsewhere, and this wire is given back
-                return True
-            if retry.is_stranger(error) and refused.attempt == 1:
-                # This wire and its idle kin are no longer let in: a new one asks for the credentials anew.
-                again, clean = 0.0, False
-                refused.attempt += 1
-                self.drop_idle()
-            else:
-                away = isinstance(error, self.elsewhere) or (bool(self.elsewhere) and unserved)
-                again, clean = self._pause_after(refused, error, away), clean and not away
-            if again is None:
-                return False
-            refused.since = self._loop.time()
-            self._note_retry(refused, error)
-            settled.set()
-            return True
-
-        begun = self._loop.time()
-        if hold and entry.ends and waits.shorten(entry, begun, entry.ends):
-            hold = max(entry.ends - begun, 0.001)
-        settled = asyncio.Event()
-        entry.future.add_done_callback(lambda _: settled.set())
-        wire.on_end, wire.on_refusal = on_end, on_refusal
-        command = self._settings.timeouts.command
-        wire.reset_timeout(None if hold == math.inf or command is None else command + max(hold, patience))
-        entry.since = 0.0
+        errand = Errand(self, wire, entry, hold, clean, patience)
+        if hold:
+            self._waits[wire] = errand
         try:
-            wire.send(entry)
-            if hold:
-                self._waits[wire] = entry, settled
-            await settled.wait()
+            return await errand.run()
         finally:
             self._waits.pop(wire, None)
-            self._letting_go.discard(wire)
             # A caller that was cancelled leaves the server blocked: closing the wire ends that too.
-            self.release(wire, clean)
-        return again
+            self.release(wire, errand.clean)
 
     def let_go(self, wire: Wire) -> asyncio.Event | None:
         """What waits on this wire can go on elsewhere once its server lets it go (CLIENT UNBLOCK), and will.
@@ -312,22 +254,8 @@ class LeasePool:
         Returns:
             The event of that; None if nothing waits there that can.
         """
-        entry, settled = self._waits.get(wire, (None, None))
-        if entry is None or not wire.client_id or not waits.can_go_on(entry):
-            return None
-        if (entry.retry or self._settings.retry).attempts == 0:
-            return None
-        self._letting_go.add(wire)
-        return settled
-
-    def _pause_after(self, entry: Entry, error: Exception, away: bool) -> float | None:
-        more = (type(error),) if away else ()
-        pause = retry.pause_after(entry, error, self._settings, self._loop.time(), more=more)
-        if pause is not None and away:
-            self.drop_idle()
-            if self.on_elsewhere is not None:
-                self.on_elsewhere()
-        return pause
+        errand = self._waits.get(wire)
+        return None if errand is None else errand.let_go()
 
     async def acquire_for(self, entry: Entry) -> Wire | None:
         """A wire, unless the caller goes away first."""
@@ -348,12 +276,12 @@ class LeasePool:
         """Close every wire; commands on them fail."""
         self._closed = True
         for wire in (*self._idle, *self._lent):
-            wire.close(errors.LoopError(f"connection '{self._settings.name}' was closed"))
+            wire.close(errors.LoopError(f"connection '{self.settings.name}' was closed"))
         self._idle.clear()
         line, self._line = self._line, deque()
         for turn in line:
             if not turn.done():
-                turn.set_exception(errors.LoopError(f"connection '{self._settings.name}' was closed"))
+                turn.set_exception(errors.LoopError(f"connection '{self.settings.name}' was closed"))
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
