@@ -456,3 +456,34 @@ async def test_readers_see_all_of_a_cluster(cluster: LocalCluster) -> None:
         assert [row.sizes.dead for row in await repository.queues()] == [0, 20, 0, 20, 0, 20, 0]
         await travel(horizon, hours=1)
         assert (await horizon.work("later")).done == 1
+
+
+@pytest.mark.parametrize("number", [20, 2500])
+async def test_cancelled_jobs_are_not_counted_or_listed_as_ready(horizon: Horizon, number: int) -> None:
+    """Their members stay in the line until a worker comes to them; readers must not see that."""
+
+    @horizon.job
+    async def work(number: int) -> None: ...
+
+    handles = await horizon.push_many(work.make(one) for one in range(number))
+    urgent = await work.priority("high").push(0)
+    repository = Repository(horizon)
+    dropped = [one.id for place, one in enumerate(handles) if place % 2 == 0]  # with the one that is in front
+    assert (await repository.act("delete", "default", dropped)).done == number // 2
+    row = await repository.queue("default")
+    assert row.sizes.ready == (0, 1, number // 2, 0)
+    assert row.oldest is not None
+    assert await repository.count("ready") == number // 2 + 1
+    page = await repository.jobs("ready", limit=8)
+    assert [one.id for one in page.jobs] == [urgent.id, *[one.id for one in handles[1:15:2]]]
+    assert page.total == number // 2 + 1
+    last = await repository.jobs("ready", offset=number // 2 - 1, limit=8)
+    assert [one.id for one in last.jobs] == [one.id for one in handles[-3::2]]
+    async for acted in repository.acting("cancel", "ready", "default"):
+        done = acted.done
+    assert (done, acted.left) == (number // 2 + 1, 0)
+    row = await repository.queue("default")
+    assert (row.ready, row.oldest) == (0, None)
+    assert (await repository.jobs("ready")).jobs == []
+    await repository.forget("default")
+    assert await repository.names() == []

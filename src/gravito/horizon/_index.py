@@ -25,6 +25,7 @@ Mark = list[Any]
 Entry = tuple[float, str]  # ms by which the list is ordered, or 0; id of the job
 Bounds = tuple[int | None, int | None]  # ms
 
+_AT_ONCE: Final = 1_000  # members that are read in one go
 _SLACK: Final = 10_000  # jobs that may have been put in front of a line since a mark was made
 
 
@@ -167,10 +168,12 @@ class Lines(Index):
     """Ready jobs: critical, high, default, low, and then those that take turns between tenants."""
 
     async def count(self) -> int:
-        return sum(await self._lengths())
+        return max(0, sum(await self._lengths()) - await self._gone())
 
     async def page(self, offset: int, limit: int) -> list[Entry]:
         found: list[Entry] = []
+        if await self._gone():
+            return await self._page_of_those_there(offset, limit)
         for line, length in enumerate(await self._lengths()):
             if offset < length and len(found) < limit:
                 found += await self._part(line, offset, limit - len(found))
@@ -184,9 +187,28 @@ class Lines(Index):
         while line <= 4:
             raw = await self._raw(line, offset, limit)
             if raw:
-                return [self._entry(line, one) for one in raw], [line, offset + len(raw) - 1, raw[-1]]
+                there = await self._there([self._entry(line, one) for one in raw])
+                return there, [line, offset + len(raw) - 1, raw[-1]]
             line, offset = line + 1, 0
         return [], None
+
+    async def _page_of_those_there(self, offset: int, limit: int) -> list[Entry]:
+        found: list[Entry] = []
+        entries, mark = await self.after(None, _AT_ONCE)
+        while mark is not None and len(found) < offset + limit:
+            found += entries
+            entries, mark = await self.after(mark, _AT_ONCE)
+        return [*found, *entries][offset : offset + limit]
+
+    async def _gone(self) -> int:
+        """Members of jobs that were cancelled: they stay in their line until a worker comes to them."""
+        return int(await self._client.scard(self._key("gone")))
+
+    async def _there(self, entries: list[Entry]) -> list[Entry]:
+        if not await self._gone():
+            return entries
+        flags = await self._client.smismember(self._key("gone"), [job_id for _, job_id in entries])
+        return [entry for entry, flag in zip(entries, flags, strict=True) if not flag]
 
     async def _behind(self, line: int, offset: int, anchor: bytes) -> int:
         """Where to go on. A job that is gone was at the head, and with it all before it."""
