@@ -314,7 +314,7 @@ class Broker:
         return _sizes(reply), reply[-1]
 
     async def counted(
-        self, kind: Literal["minutes", "hours"], first: int, last: int, job: str | None, by_job: bool
+        self, kind: Literal["minutes", "hours"], first: int, last: int, job: str | None, since: int | None
     ) -> list[Any] | None:
         """What was counted in a window, as `scripts/counted.lua` gives it, without the time.
 
@@ -323,7 +323,7 @@ class Broker:
             first: minute or hour since the epoch, as `last`.
             last: at most 200 behind it.
             job: of this one alone.
-            by_job: with the sums by job.
+            since: with the sums by job, and those before this period, or the first one behind it that has a record.
 
         Returns:
             None if some minutes have to be closed first, which is for `roll`.
@@ -332,7 +332,8 @@ class Broker:
         sums, minutes, hours = self.keys.counts
         more = [sums, minutes if kind == "minutes" else hours]
         more += [self.keys.minute(minute) for minute in range(eldest, eldest + 8)]
-        reply = await self._caller.run("counted", (first, last, eldest, job or False, by_job), *more)
+        args = (first, last, eldest, job or False, since if since is not None else False)
+        reply = await self._caller.run("counted", args, *more)
         return reply[1:] if len(reply) > 2 else None
 
     async def roll(self) -> int | None:

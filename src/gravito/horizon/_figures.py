@@ -10,7 +10,17 @@ import msgspec
 
 from gravito.horizon._counters import BUCKETS, PLACES, RUN, WAIT
 
-__all__ = ["Figures", "figures_of", "numbers_of", "packed", "percentile", "shifted", "total_of"]
+__all__ = [
+    "Figures",
+    "cut",
+    "figures_of",
+    "first_of",
+    "numbers_of",
+    "packed",
+    "percentile",
+    "shifted",
+    "total_of",
+]
 
 _BITS: Final = 64  # of a number
 _WIDTH: Final = _BITS * PLACES  # bits of a period
@@ -102,12 +112,22 @@ def shifted(row: int, periods: int) -> int:
     return row >> (_WIDTH * periods) if periods >= 0 else row << (-_WIDTH * periods)
 
 
+def cut(row: int, periods: int) -> int:
+    """The first periods of a row."""
+    return row & ((1 << _WIDTH * periods) - 1)
+
+
+def first_of(row: int) -> int | None:
+    """The first period in which something was counted, from 0 on; None if nothing was."""
+    return ((row & -row).bit_length() - 1) // _WIDTH if row else None
+
+
 def total_of(row: int, periods: int) -> int:
     """All periods of a row added up, as a row of one."""
-    row &= (1 << _WIDTH * periods) - 1
+    row = cut(row, periods)
     while periods > 1:
         half = (periods + 1) // 2
-        row = (row >> _WIDTH * half) + (row & ((1 << _WIDTH * half) - 1))
+        row = shifted(row, half) + cut(row, half)
         periods = half
     return row
 
@@ -115,8 +135,7 @@ def total_of(row: int, periods: int) -> int:
 def numbers_of(row: int, periods: int = 1) -> list[Sequence[int]]:
     """The numbers of each period."""
     size = periods * _WIDTH // 8
-    row &= (1 << 8 * size) - 1
-    every = struct.unpack(f"<{periods * PLACES}Q", row.to_bytes(size, "little"))
+    every = struct.unpack(f"<{periods * PLACES}Q", cut(row, periods).to_bytes(size, "little"))
     return [every[at : at + PLACES] for at in range(0, len(every), PLACES)]
 
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
 from gravito.horizon._counters import PLACES, places
-from gravito.horizon._figures import packed, shifted
+from gravito.horizon._figures import cut, first_of, packed, shifted
 
 if TYPE_CHECKING:
     from gravito.horizon._broker import Broker
 
-__all__ = ["Counted", "Span", "read_counted"]
+__all__ = ["Counted", "Reader", "Span", "jobs_of", "row_of"]
 
+_MOST: Final = 16_000_000  # bytes of closed rows that are kept: those of a hundred queues
 _TRIES: Final = 10  # to close what is open for long: each closes two hundred hours at most
+_Key = tuple[str, str, str | None]  # queue, kind of its periods, job
 _decode_sums = msgspec.msgpack.Decoder(dict[str, list[int]]).decode
 _decode_counts = msgspec.msgpack.Decoder(list[int]).decode
 
@@ -36,72 +39,105 @@ class Span(msgspec.Struct, frozen=True):
     def __len__(self) -> int:
         return self.last - self.first + 1
 
-    def place(self, minute: int) -> int:
-        """Which of its periods a minute is in, from 0 on; a number outside if it is in none."""
-        return (minute if self.kind == "minutes" else minute // 60) - self.first
+    def period(self, minute: int) -> int:
+        """The minute itself, or its hour."""
+        return minute if self.kind == "minutes" else minute // 60
 
 
 class Counted(msgspec.Struct, frozen=True):
-    """What was counted of a queue.
+    """What was counted of a queue, as it was read.
 
     Args:
         span: when.
-        row: the counts of each period, as `_figures` packs them.
-        jobs: the numbers of the whole span by job, if they were asked for.
+        row: the counts of each closed period, as `_figures` packs them.
+        open: of the minutes that are not closed, the period that each is in, and its counters, each behind its name.
+        before: sums by job before the span, packed; empty unless they were asked for, as `sums`.
+        sums: at its end, without the open minutes.
+        job: whose alone it is.
     """
 
     span: Span
     row: int
-    jobs: dict[str, list[int]] = {}
+    open: list[tuple[int, list[bytes]]] = []
+    before: bytes = b""
+    sums: bytes = b""
+    job: str | None = None
 
-    def within(self, span: Span) -> int:
-        """Its row, moved into another span of the same kind."""
-        return shifted(self.row, span.first - self.span.first)
 
-
-async def read_counted(
-    broker: Broker, span: Span, *, job: str | None = None, by_job: bool = False
-) -> Counted:
-    """What was counted of a queue, up to now.
+class Reader:
+    """Reads the counters of queues. What is closed changes no more, so it is asked for once, and kept while there is room.
 
     Args:
-        broker: the queue.
-        span: when; 200 periods at most, and no older than what is kept: two hours of minutes, eight days of hours.
-        job: of this one alone.
-        by_job: each job's numbers, too.
+        most: bytes that it keeps.
     """
-    for _ in range(_TRIES):
-        reply = await broker.counted(span.kind, span.first, span.last, job, by_job)
-        if reply is not None:
-            break
-        await broker.roll()
-    else:  # more hours than a queue keeps: somebody moved the server's clock
-        return Counted(span, 0)
-    _, counts, flat, before, sums = reply
-    row = int.from_bytes(counts, "little") if job is None else _row_of(counts)
-    jobs = _between(before, sums) if by_job else {}
-    for minute, fields in zip(flat[::2], flat[1::2], strict=True):
-        if not 0 <= (place := span.place(minute)) < len(span):
-            continue
-        every = _by_job(fields)
-        for name, numbers in every.items() if by_job else ():
-            jobs[name] = [a + b for a, b in zip(jobs.get(name, [0] * PLACES), numbers, strict=True)]
-        shown = [numbers for name, numbers in every.items() if job in (None, name)]
-        row += packed([sum(column) for column in zip(*shown, strict=True)], place)
-    return Counted(span, row, {name: numbers for name, numbers in jobs.items() if any(numbers)})
+
+    def __init__(self, most: int = _MOST) -> None:
+        self._most = most
+        self._kept: OrderedDict[_Key, tuple[Span, int]] = (
+            OrderedDict()
+        )  # closed rows, least recently used first
+        self._size = 0  # bytes of it
+
+    def __repr__(self) -> str:
+        return f"<Reader, {self._size} bytes>"
+
+    async def read(
+        self, broker: Broker, span: Span, *, job: str | None = None, by_job: bool = False
+    ) -> Counted:
+        """What was counted of a queue, up to now.
+
+        Args:
+            broker: the queue.
+            span: when; 200 periods at most, and no older than what is kept: two hours of minutes, eight days of hours.
+            job: of this one alone.
+            by_job: each job's numbers, too.
+        """
+        key = (broker.queue, span.kind, job)
+        before, known = self._recall(key, span) if job is None or not by_job else (span.first, 0)
+        eldest = before if (some := first_of(known)) is None else span.first + some
+        for _ in range(_TRIES):
+            reply = await broker.counted(span.kind, before, span.last, job, eldest if by_job else None)
+            if reply is not None:
+                break
+            await broker.roll()
+        else:  # more hours than a queue keeps: somebody moved the server's clock
+            return Counted(span, 0)
+        rolled, counts, flat, past, sums = reply
+        row = int.from_bytes(counts, "little") if job is None else _row_of(counts)
+        row = known + shifted(row, span.first - before)
+        self._keep(key, span, row, rolled)
+        minutes = [
+            (span.period(minute), fields) for minute, fields in zip(flat[::2], flat[1::2], strict=True)
+        ]
+        return Counted(span, row, minutes, past, sums, job)
+
+    def _recall(self, key: _Key, span: Span) -> tuple[int, int]:
+        """The first period to ask for, and the row of those before it."""
+        kept, row = self._kept.get(key, (span, 0))
+        if kept is span or not kept.first <= span.first <= kept.last:
+            return span.first, 0
+        self._kept.move_to_end(key)
+        row = shifted(row, span.first - kept.first)
+        if kept.last < span.last:
+            return kept.last + 1, row
+        return span.last + 1, cut(row, len(span))
+
+    def _keep(self, key: _Key, span: Span, row: int, rolled: int) -> None:
+        closed = min(span.last, rolled if span.kind == "minutes" else (rolled + 1) // 60 - 1)
+        if closed <= span.first:  # nothing, or too little to take the place of a longer one
+            return
+        kept = Span(span.kind, span.first, closed)
+        row = cut(row, len(kept))
+        _, old = self._kept.pop(key, (span, 0))
+        self._kept[key] = (kept, row)
+        self._size += _bytes(row) - (_bytes(old) if old else 0)
+        while self._size > self._most and len(self._kept) > 1:
+            _, (_, least) = self._kept.popitem(last=False)
+            self._size -= _bytes(least)
 
 
-def _by_job(flat: Sequence[bytes]) -> dict[str, list[int]]:
-    """The numbers of an open minute, from its hash."""
-    found: dict[str, list[int]] = {}
-    for field, count in zip(flat[::2], flat[1::2], strict=True):
-        name, at = places(field)
-        numbers = found.get(name)
-        if numbers is None:
-            numbers = found[name] = [0] * PLACES
-        for place in at:
-            numbers[place] += int(count)
-    return found
+def _bytes(row: int) -> int:
+    return row.bit_length() // 8 + 500  # with what stands around it
 
 
 def _row_of(counts: Iterable[bytes]) -> int:
@@ -114,16 +150,66 @@ def _row_of(counts: Iterable[bytes]) -> int:
     return packed(numbers)
 
 
-def _between(before: bytes, after: bytes) -> dict[str, list[int]]:
-    """What was counted of each job between two states of its sums."""
+def row_of(parts: Sequence[Counted], span: Span) -> int:
+    """The counts of some queues together, those of open minutes among them.
+
+    Args:
+        parts: what was read of each; those of an earlier span of the same kind count up to then.
+        span: when.
+    """
+    row = sum(shifted(part.row, span.first - part.span.first) for part in parts)
+    sums: dict[int, dict[bytes, int]] = {}
+    for part in parts:
+        for period, flat in part.open:
+            if span.first <= period <= span.last:
+                _count(sums.setdefault(period, {}), flat)
+    job = parts[0].job if parts else None
+    for period, counts in sums.items():
+        numbers = [0] * PLACES
+        for field, count in counts.items():
+            name, at = places(field)
+            for place in at if job in (None, name) else ():
+                numbers[place] += count
+        row += packed(numbers, period - span.first)
+    return row
+
+
+def jobs_of(parts: Sequence[Counted], span: Span) -> dict[str, list[int]]:
+    """The numbers of the whole span by job, of some queues together."""
+    found: dict[str, list[int]] = {}
+    sums: dict[bytes, int] = {}
+    for part in parts:
+        _add_between(found, part.before, part.sums)
+        for period, flat in part.open:
+            if span.first <= period <= span.last:
+                _count(sums, flat)
+    for field, count in sums.items():
+        name, at = places(field)
+        numbers = found.setdefault(name, [0] * PLACES)
+        for place in at:
+            numbers[place] += count
+    return {name: numbers for name, numbers in sorted(found.items()) if any(numbers)}
+
+
+def _count(sums: dict[bytes, int], flat: list[bytes]) -> None:
+    """Add an open minute's hash."""
+    for field, count in zip(flat[::2], flat[1::2], strict=True):
+        sums[field] = sums.get(field, 0) + int(count)
+
+
+def _add_between(found: dict[str, list[int]], before: bytes, after: bytes) -> None:
+    """Add what was counted of each job between two states of a queue's sums."""
+    if not after or before == after:
+        return
     old: Mapping[str, list[int]] = _decode_sums(before) if before else {}
-    found = {}
-    for name, (first, _, *counts) in (_decode_sums(after) if after else {}).items():
-        numbers = found[name] = [0] * PLACES
-        _add(numbers, counts)
-        if name in old and old[name][0] == first:  # else it was forgotten meanwhile, and began anew
-            _add(numbers, old[name][2:], -1)
-    return found
+    for name, counts in _decode_sums(after).items():
+        past = old.get(name)
+        if past == counts:
+            continue
+        numbers = found.setdefault(name, [0] * PLACES)
+        _add(numbers, counts[2:])
+        if past is not None and past[0] == counts[0]:  # else it was forgotten meanwhile, and began anew
+            _add(numbers, past[2:], -1)
 
 
 def _add(numbers: list[int], counts: Sequence[int], sign: int = 1) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -11,12 +11,12 @@ import msgspec
 
 from gravito.errors import HorizonError
 from gravito.horizon._figures import Figures, figures_of, numbers_of, total_of
-from gravito.horizon._periods import Counted, Span, read_counted
+from gravito.horizon._periods import Counted, Reader, Span, jobs_of, row_of
 
 if TYPE_CHECKING:
     from gravito.horizon.horizon import Horizon
 
-__all__ = ["Metrics", "Point", "Statistics", "Window", "metrics_of"]
+__all__ = ["Metrics", "Point", "Statistics", "Window", "by_queue", "last_minute", "metrics_of"]
 
 Window = Literal["1h", "24h", "7d"]
 
@@ -58,6 +58,7 @@ class Statistics:
 
     def __init__(self, horizon: Horizon) -> None:
         self._horizon = horizon
+        self._reader = Reader()
 
     def __repr__(self) -> str:
         return f"<Statistics of {self._horizon!r}>"
@@ -79,10 +80,10 @@ class Statistics:
     async def counted(
         self, span: Span, queues: Sequence[str], job: str | None = None, *, by_job: bool = False
     ) -> list[Counted]:
-        """What was counted of each of some queues; see `read_counted`."""
+        """What was counted of each of some queues; see `Reader`."""
         brokers = [self._horizon.broker(name) for name in queues]
         return await asyncio.gather(
-            *[read_counted(broker, span, job=job, by_job=by_job) for broker in brokers]
+            *[self._reader.read(broker, span, job=job, by_job=by_job) for broker in brokers]
         )
 
     async def metrics(
@@ -90,58 +91,51 @@ class Statistics:
     ) -> Metrics:
         """The figures of some queues together; without those by job, if nobody looks at them."""
         span = await self.span(window)
-        return metrics_of(window, span, await self.counted(span, queues, job, by_job=by_job))
+        parts = await self.counted(span, queues, job, by_job=by_job)
+        return metrics_of(window, span, parts, by_job=by_job)
+
+    async def days(self, queues: Sequence[str]) -> tuple[Metrics, Metrics]:
+        """The metrics of 24h and 7d, without those by job: one is a part of the other."""
+        week = await self.span("7d")
+        parts = await self.counted(week, queues)
+        day = Span(week.kind, week.last - _HOURS["24h"] + 1, week.last)
+        return metrics_of("24h", day, parts), metrics_of("7d", week, parts)
 
     async def totals(self, window: Window, queues: Sequence[str]) -> dict[str, Figures]:
         """The figures of a whole window, by queue."""
         span = await self.span(window)
-        parts = await self.counted(span, queues)
-        return {name: total_figures(part.row, span) for name, part in zip(queues, parts, strict=True)}
-
-    async def minute(self, queues: Sequence[str]) -> dict[str, Figures]:
-        """What ended in the last minute that is over, by queue."""
-        now = (await self.span("1h")).last
-        span = Span("minutes", now - 1, now - 1)
-        return {
-            name: total_figures(part.row, span)
-            for name, part in zip(queues, await self.counted(span, queues), strict=True)
-        }
+        return by_queue(span, queues, await self.counted(span, queues))
 
 
-def total_figures(row: int, span: Span) -> Figures:
-    """The figures of a whole row."""
+def by_queue(span: Span, queues: Iterable[str], parts: Iterable[Counted]) -> dict[str, Figures]:
+    """The figures of a whole span, by queue. Pure."""
+    return {name: _total(row_of([part], span), span) for name, part in zip(queues, parts, strict=True)}
+
+
+def last_minute(span: Span) -> Span:
+    """Of a span of minutes, the last one that is over."""
+    return Span(span.kind, span.last - 1, span.last - 1)
+
+
+def _total(row: int, span: Span) -> Figures:
     return figures_of(numbers_of(total_of(row, len(span)))[0])
 
 
-def metrics_of(window: Window, span: Span, parts: Sequence[Counted]) -> Metrics:
+def metrics_of(window: Window, span: Span, parts: Sequence[Counted], *, by_job: bool = False) -> Metrics:
     """What was counted of some queues, together. Pure.
 
     Args:
         window: as it is called.
         span: of the window.
-        parts: of each queue; those that were read earlier count up to then.
+        parts: of each queue; see `row_of`.
+        by_job: each job's figures, too, for which the parts were read.
     """
-    row = sum(part.within(span) for part in parts)
+    row = row_of(parts, span)
     step = 60 if span.kind == "minutes" else 3600
     points = tuple(
         Point(at=datetime.fromtimestamp((span.first + at) * step, UTC), figures=figures_of(numbers))
         for at, numbers in enumerate(numbers_of(row, len(span)))
     )
-    return Metrics(
-        window=window,
-        step=step,
-        points=points,
-        total=total_figures(row, span),
-        jobs=_jobs([part.jobs for part in parts]),
-    )
-
-
-def _jobs(parts: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, Figures]:
-    sums: dict[str, list[Sequence[int]]] = {}
-    for part in parts:
-        for name, numbers in part.items():
-            sums.setdefault(name, []).append(numbers)
-    return {
-        name: figures_of([sum(column) for column in zip(*several, strict=True)])
-        for name, several in sorted(sums.items())
-    }
+    found = jobs_of(parts, span) if by_job else {}
+    jobs = {name: figures_of(numbers) for name, numbers in found.items()}
+    return Metrics(window=window, step=step, points=points, total=_total(row, span), jobs=jobs)

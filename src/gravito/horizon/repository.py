@@ -22,7 +22,7 @@ from gravito.horizon._progress import read_many, read_progress
 from gravito.horizon._queues import LimitRow, QueueRow, Queues
 from gravito.horizon._rows import Filter, JobDetail, read_detail
 from gravito.horizon._search import DeadGroup, JobPage, Search
-from gravito.horizon._statistics import Metrics, Point, Statistics, Window
+from gravito.horizon._statistics import Metrics, Point, Statistics, Window, by_queue, last_minute
 from gravito.horizon._tags import TagPage, Tags
 from gravito.horizon._timetable import ScheduleRow, Timetable
 from gravito.horizon.context import Progress
@@ -137,7 +137,8 @@ class Repository:
         Args:
             queues: names.
         """
-        return await self.statistics.minute(queues)
+        span = last_minute(await self.statistics.span("1h"))
+        return by_queue(span, queues, await self.statistics.counted(span, queues))
 
     async def totals(self) -> dict[str, int]:
         """Of all queues since their first job: pushed, ok, retry, dead, release, cancelled, crashed."""
