@@ -17,8 +17,7 @@ from typer.testing import CliRunner, Result
 from gravito.atlas import Client
 from gravito.atlas.embedded import Engine
 from gravito.atlas.manager import ConnectionManager
-from gravito.cli import app
-from gravito.cli import cache as command
+from gravito.cli import _server, app
 from gravito.stasis import Cache
 from gravito.testing import empty
 
@@ -34,7 +33,7 @@ def engine() -> Iterator[Engine]:
 @pytest.fixture(autouse=True)
 def url(engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(command, "DB", ConnectionManager())
+    monkeypatch.setattr(_server, "DB", ConnectionManager())
     path = engine.ensure()
     empty(path)
     monkeypatch.setenv("REDIS_URL", f"unix://{path}")

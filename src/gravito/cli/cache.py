@@ -10,7 +10,8 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from gravito.atlas import DB, Client, Settings
+from gravito.atlas import Client, Settings
+from gravito.cli._server import Connection, Url, settings_of
 from gravito.errors import ConfigurationError, GravitoError, InvalidKeyError
 from gravito.stasis import Cache, Counts, FailSafe
 from gravito.stasis._stats import FIELDS, by_template
@@ -23,13 +24,6 @@ _CHUNK = 1000  # keys forgotten at once
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Caches: statistics, and invalidation.")
 
-Connection = Annotated[
-    str | None, typer.Option("--connection", "-n", help="Name of a connection; the default one if left out.")
-]
-Url = Annotated[
-    str | None,
-    typer.Option("--url", help="Use this server instead; one with a password goes into REDIS_URL or .env."),
-]
 Prefix = Annotated[str, typer.Option("--prefix", help="The cache's prefix.")]
 Namespace = Annotated[
     str | None, typer.Option("--namespace", help="A namespace of it; one in another as outer/inner.")
@@ -159,18 +153,10 @@ def clear(
 def _settings(connection: str | None, url: str | None) -> Settings:
     """Where the server is. Ends the program where that cannot be said."""
     try:
-        settings = DB.connection(connection).settings if url is None else Settings.from_url(url)
+        return settings_of(connection, url)
     except ConfigurationError as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(2) from error
-    if url is not None and settings.password is not None:
-        typer.echo(
-            "Error: --url holds a password, which every user of this machine could see. Put the URL into REDIS_URL "
-            "or into .env, and leave --url out.",
-            err=True,
-        )
-        raise typer.Exit(2)
-    return settings
 
 
 def _run(settings: Settings, prefix: str, namespace: str | None, work: Callable[[Cache], Awaitable[T]]) -> T:

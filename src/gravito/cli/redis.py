@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from gravito.atlas import DB, Client, Settings
+from gravito.atlas import Client, Settings
 from gravito.cli._replies import as_json, plain, pretty
+from gravito.cli._server import Connection, Url, settings_of
 from gravito.cli._words import split
 from gravito.errors import GravitoError
 
@@ -24,16 +25,8 @@ def redis(
             help="A command and its arguments; without one, a shell, or lines from standard input."
         ),
     ] = None,
-    connection: Annotated[
-        str | None,
-        typer.Option("--connection", "-n", help="Name of a connection; the default one if left out."),
-    ] = None,
-    url: Annotated[
-        str | None,
-        typer.Option(
-            "--url", help="Use this server instead; one with a password goes into REDIS_URL or .env."
-        ),
-    ] = None,
+    connection: Connection = None,
+    url: Url = None,
     json: Annotated[bool, typer.Option("--json", help="Print replies as JSON.")] = False,
 ) -> None:
     """A shell on Redis or Valkey, with history, completion and help; or one command and its reply.
@@ -45,7 +38,7 @@ def redis(
     Exit code: 0, or 1 if a command failed.
     """
     try:
-        settings = _settings(connection, url)
+        settings = settings_of(connection, url)
         failed = asyncio.run(_main(settings, command, json))
     except GravitoError as error:
         typer.echo(f"Error: {error}", err=True)
@@ -53,20 +46,6 @@ def redis(
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     raise typer.Exit(1 if failed else 0)
-
-
-def _settings(connection: str | None, url: str | None) -> Settings:
-    if url is None:
-        return DB.connection(connection).settings
-    settings = Settings.from_url(url)
-    if settings.password is not None:
-        typer.echo(
-            "Error: --url holds a password, which every user of this machine could see. Put the URL into REDIS_URL "
-            "or into .env, and leave --url out.",
-            err=True,
-        )
-        raise typer.Exit(2)
-    return settings
 
 
 async def _main(settings: Settings, command: list[str] | None, json: bool) -> bool:
