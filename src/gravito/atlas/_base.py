@@ -13,10 +13,6 @@ from gravito.atlas._specs import Specs
 from gravito.atlas.wire import commands
 from gravito.atlas.wire.entry import NEVER_DECODE, Spec
 
-_SUBSCRIBES = frozenset(
-    {"SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"}
-)
-
 
 def _text(word: Any) -> str:
     return word.decode("utf-8", "replace") if isinstance(word, bytes) else str(word)
@@ -78,7 +74,7 @@ class BaseClient(LeanCommands, AsyncRedisModuleCommands, AsyncCoreCommands, Asyn
         if rest and isinstance(name, str) and name.upper() in commands.CONTAINERS:
             name = f"{name} {_text(rest.pop(0))}"
         spec = self._specs[name]
-        if spec.words[0].upper() in _SUBSCRIBES:
+        if spec.words[0].upper() in commands.SUBSCRIBES:
             raise errors.PubSubError(
                 f"{spec.name} by hand has nowhere to deliver to; use `await redis.subscribe(...)`"
             )

@@ -13,7 +13,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.himport import HImportRegistry
 
 from gravito import errors
-from gravito.atlas.wire import resp
+from gravito.atlas.wire import commands, resp
 from gravito.atlas.wire.connection import Wire
 from gravito.atlas.wire.entry import Confirm, Entry, Spec
 
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from gravito.atlas.client import Client
 
 _RAW = Spec.of("command")
-_SUBSCRIBES = frozenset(
-    {"SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"}
-)
 
 
 def new_encoder(text: bool) -> Any:
@@ -161,7 +158,7 @@ class ConnectionAdapter:
             wire.watch_health(0)  # a ping would show among the lines, and its reply as one of them
         for data in packed:
             future = asyncio.get_running_loop().create_future()
-            if str(args[0]).upper() in _SUBSCRIBES:
+            if str(args[0]).upper() in commands.SUBSCRIBES:
                 wire.send(Confirm(future, data, _RAW, None, self._client._text, need=max(1, len(args) - 1)))
                 future.add_done_callback(self._deliver_failure)
             else:

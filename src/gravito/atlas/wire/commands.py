@@ -26,6 +26,7 @@ from typing import Final
 
 __all__ = [
     "CONTAINERS",
+    "SUBSCRIBES",
     "TABLE",
     "Route",
     "blocking_timeout",
@@ -123,6 +124,11 @@ def _table() -> dict[str, Route]:
 TABLE: Final = _table()  # by name, upper case, words parted by one space
 
 CONTAINERS: Final = frozenset(name.split()[0] for name in TABLE if " " in name)
+
+# Their messages come unasked, and each may have several replies.
+SUBSCRIBES: Final = frozenset(
+    {"SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"}
+)
 
 _LEASED: Final = Route.BLOCKING | Route.CONNECTION | Route.APART
 
