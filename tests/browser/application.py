@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
+
 from gravito.atlas import Client
-from gravito.horizon import Horizon, JobContext, inject, job
+from gravito.horizon import Horizon, JobContext, Repository, inject, job
+
+# What would run, or be an element, if it were not escaped; short enough to be shown whole.
+PLANTED = "<script>pwn()</script><b id=pwn>"
 
 horizon = Horizon()
 horizon.provide(Client, lambda: horizon.client)
@@ -50,5 +55,34 @@ def rarely() -> None:
     """Once an hour."""
 
 
+@job
+async def parent(job: JobContext = inject()) -> list[str]:
+    """Pushes three others."""
+    return [job.push(greet.make(f"child {number}")).id for number in range(3)]
+
+
+PlantedError = type(PLANTED, (Exception,), {})
+
+
+@job(name="planted", retries=0, tags=[PLANTED])
+async def planted(text: str) -> None:
+    """Has script wherever text may be."""
+    raise PlantedError(text)
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A rule that says what stands under a key."""
+
+    key: str
+
+    async def check(self, repository: Repository) -> str | None:
+        """Look there."""
+        said: str | None = await repository.horizon.client.get(self.key)
+        return said
+
+
+horizon.alert("roof", Asked("alarm:roof"))
+horizon.alert(PLANTED, Asked("alarm:planted"))
+horizon.schedule(PLANTED, planted.make(PLANTED)).daily().at("04:00").description(PLANTED)
 horizon.schedule("nightly", greet.make("the night")).daily().at("02:00").description("Says good night")
 horizon.schedule("often", greet.make("the minute")).every_minute().description("Says hello")

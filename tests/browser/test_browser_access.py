@@ -99,8 +99,25 @@ def test_a_queue_is_paused_with_the_keyboard_alone(visitor: Visitor, world: Worl
     visitor.key(Keys.ENTER)
     visitor.until(lambda: visitor.path == "/queues/by-keyboard" and visitor.is_complete)
     _tab_to(visitor, "Pause")
+    assert not world.sizes("by-keyboard").paused
     visitor.key(Keys.SPACE)
     visitor.until(lambda: "by-keyboard is paused" in visitor.notice)
+    assert world.sizes("by-keyboard").paused
+
+
+def test_jobs_are_chosen_and_deleted_with_the_keyboard_alone(visitor: Visitor, world: World) -> None:
+    ids = [world.push(app.greet.on("keys").make(str(number))) for number in range(2)]
+    visitor.get("/jobs?state=ready&queue=keys")
+    _tab_to(visitor, "All on this page")
+    visitor.key(Keys.SPACE)
+    assert visitor.text("[data-count]") == "2"
+    _tab_to(visitor, "Delete", back=True)
+    visitor.key(Keys.ENTER)
+    visitor.until(lambda: "Delete 2 jobs?" in visitor.text() and visitor.is_complete)
+    _tab_to(visitor, "Delete 2")
+    visitor.key(Keys.ENTER)
+    visitor.until(lambda: "2 jobs are deleted" in visitor.notice)
+    assert {world.state("keys", one) for one in ids} == {"unknown"}
 
 
 def test_slash_goes_to_the_search(visitor: Visitor) -> None:
@@ -110,9 +127,9 @@ def test_slash_goes_to_the_search(visitor: Visitor) -> None:
     assert visitor.focused()["tag"] == "input"
 
 
-def _tab_to(visitor: Visitor, name: str) -> None:
+def _tab_to(visitor: Visitor, name: str, *, back: bool = False) -> None:
     for _ in range(200):
-        visitor.key(Keys.TAB)
+        visitor.key(*([Keys.SHIFT] if back else []), Keys.TAB)
         if visitor.focused()["name"] == name:
             return
     raise AssertionError(f"Tab never came to {name}")

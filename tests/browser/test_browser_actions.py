@@ -11,6 +11,8 @@ from tests.browser import application as app
 from tests.browser.visitor import Visitor
 from tests.browser.world import World
 
+from gravito.horizon._timetable import ScheduleRow
+
 
 def sure(visitor: Visitor, question: str) -> None:
     """Read the question, and say yes."""
@@ -45,7 +47,9 @@ def test_run_a_delayed_job_now(visitor: Visitor, world: World) -> None:
     job_id = world.push(app.greet.delay(3600).make("sooner"))
     job_page(visitor, "default", job_id)
     visitor.press("Run now", ".head-actions")
+    assert "1 job is ready to run now" in visitor.notice
     visitor.until(lambda: world.state("default", job_id) == "ok", "it did not run")
+    assert world.detail(job_id, "default").result == "hello sooner"
 
 
 def test_cancel_a_running_job(visitor: Visitor, world: World) -> None:
@@ -80,7 +84,9 @@ def test_choose_jobs_and_change_them_together(visitor: Visitor, world: World) ->
     visitor.find(f'input[value="{queue}/{ids[0]}"]').click()
     assert visitor.text("[data-count]") == "2"
     visitor.press("Cancel", "form[aria-label='Change the chosen jobs']")
+    assert [world.state(queue, job_id) for job_id in ids] == ["ready"] * 3  # nothing before the answer
     sure(visitor, "Cancel 2 jobs?")
+    assert "2 jobs are cancelled" in visitor.notice
     assert [world.state(queue, job_id) for job_id in ids] == ["ready", "cancelled", "cancelled"]
 
 
@@ -90,6 +96,7 @@ def test_change_everything_that_a_search_finds(visitor: Visitor, world: World) -
     other = world.push(app.fail.on(queue).make("stays"))
     visitor.get(f"/jobs?state=ready&queue={queue}&name={world.detail(ids[0], queue).name}")
     visitor.press("Delete all")
+    assert world.sizes(queue).ready[2] == 61
     sure(visitor, "Delete 60 jobs?")
     assert {world.state(queue, job_id) for job_id in ids} == {"unknown"}
     assert world.state(queue, other) == "ready"
@@ -106,11 +113,13 @@ def test_pause_resume_and_purge_a_queue(visitor: Visitor, world: World) -> None:
     visitor.get(f"/queues/{queue}")
     assert "paused" in visitor.text(".head-actions")
     assert world.state(queue, job_id) == "ready"
+    assert world.sizes(queue).paused
     visitor.press("Purge all ready jobs")
     sure(visitor, f"Delete 1 ready jobs of {queue} for good?")
     assert world.state(queue, job_id) == "unknown"
     second = world.push(app.greet.on(queue).make("runs"))
     visitor.press("Resume")
+    assert not world.sizes(queue).paused
     visitor.until(lambda: world.state(queue, second) == "ok", "the queue did not go on")
 
 
@@ -119,24 +128,87 @@ def test_drain_a_worker(visitor: Visitor, world: World) -> None:
     program = world.work(queue)
     program.shows("Working on")
     name = program.output.split(" as ")[1].split(";")[0]
+    visitor.until(lambda: name in world.workers(queue))
     visitor.get("/workers")
-    visitor.until(lambda: name in visitor.text(), "the worker never appeared")
+    assert name in visitor.text()
     visitor.press(f"Drain {name}")
     assert "finishes its jobs and ends" in visitor.notice
     assert program.process.wait(20) == 0
-    visitor.until(lambda: name not in visitor.text(), "the worker never vanished")
+    assert world.workers(queue) == set()
+    visitor.get("/workers")
+    assert name not in visitor.text()
+
+
+def test_restart_a_worker(visitor: Visitor, world: World) -> None:
+    queue = fresh()
+    program = world.work(queue, "-p", "2")
+    visitor.until(lambda: len(world.workers(queue)) == 2, "two workers never started")
+    one, other = sorted(world.workers(queue))
+    visitor.get("/workers")
+    visitor.press(f"Restart {one}")
+    assert "starts anew" in visitor.notice
+    visitor.until(
+        lambda: one not in world.workers(queue) and len(world.workers(queue)) == 2, "it was not replaced"
+    )
+    assert other in world.workers(queue)
+    (new,) = world.workers(queue) - {other}
+    visitor.get("/workers")
+    assert new in visitor.text()
+    assert one not in visitor.text()
+    assert program.process.poll() is None
+
+
+def test_forget_a_queue_once_it_is_empty(visitor: Visitor, world: World) -> None:
+    queue = fresh()
+    job_id = world.push(app.greet.on(queue).make("waits"))
+    visitor.get(f"/queues/{queue}")
+    visitor.press("Take off the list")
+    assert "has 1 jobs; purge it first" in visitor.notice
+    assert queue in world.do(world.repository.names)
+    assert world.state(queue, job_id) == "ready"
+    world.do(lambda: world.repository.act("delete", queue, [job_id]))
+    visitor.get(f"/queues/{queue}")
+    visitor.press("Take off the list")
+    assert queue not in world.do(world.repository.names)
+    visitor.get("/queues")
+    assert queue not in visitor.text()
+
+
+def test_cancel_from_the_list_of_running_jobs(visitor: Visitor, world: World) -> None:
+    ids = [world.push(app.hold.make(f"never {number}")) for number in range(2)]
+    visitor.until(lambda: {world.state("slow", one) for one in ids} == {"running"})
+    visitor.get("/running")
+    for job_id in ids:
+        visitor.find(f'input[value="slow/{job_id}"]').click()
+    visitor.press("Cancel")
+    assert {world.state("slow", one) for one in ids} == {"running"}
+    sure(visitor, "Cancel 2 jobs?")
+    assert "2 running were asked to end" in visitor.notice
+    visitor.until(
+        lambda: {world.state("slow", one) for one in ids} == {"cancelled"}, "they were not cancelled"
+    )
+    assert world.sizes("slow").totals["cancelled"] >= 2
 
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
 def test_schedules(visitor: Visitor, world: World, scripts: bool) -> None:
+    def row() -> ScheduleRow:
+        return next(one for one in world.do(world.repository.schedules) if one.name == "nightly")
+
     visitor.scripts(scripts)
     visitor.get("/schedules")
     click(visitor, "schedule.run", "nightly")
-    assert "nightly was fired out of turn" in notice(visitor)
+    told = notice(visitor)
+    assert "nightly was fired out of turn" in told
+    job_id = told.rpartition("job ")[2].rstrip(".")
+    visitor.until(lambda: world.state("default", job_id) == "ok", "its job did not run")
+    assert world.detail(job_id, "default").result == "hello the night"
     click(visitor, "schedule.pause", "nightly")
     assert "nightly does not fire" in notice(visitor)
+    assert row().paused
     click(visitor, "schedule.resume", "nightly")
     assert "nightly fires again" in notice(visitor)
+    assert not row().paused
 
 
 def click(visitor: Visitor, action: str, schedule: str) -> None:
@@ -158,3 +230,4 @@ def test_without_scripts_a_queue_is_paused(visitor: Visitor, world: World) -> No
     visitor.get(f"/queues/{queue}")
     visitor.driver.find_element(By.CSS_SELECTOR, ".head-actions button").click()
     assert f"{queue} is paused" in notice(visitor)
+    assert world.sizes(queue).paused

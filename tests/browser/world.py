@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +15,10 @@ from tests.examples.programs import GRAVITO, ROOT, Program, free_port, served
 
 from gravito.atlas import Client
 from gravito.horizon import Horizon, Repository
+from gravito.horizon._messages import Sizes
 from gravito.horizon._rows import JobDetail
+from gravito.horizon._watch import AlertWatch
+from gravito.stasis import Cache
 
 __all__ = ["TOKEN", "World", "running"]
 
@@ -57,14 +60,33 @@ class World:
 
         return asyncio.run_coroutine_threadsafe(run(), self._loop).result(60)
 
+    @property
+    def repository(self) -> Repository:
+        """What readers ask, beside the console."""
+        return Repository(self.horizon)
+
+    def workers(self, queue: str) -> set[str]:
+        """The worker processes that serve a queue."""
+        found = self.do(self.repository.workers)
+        return {worker.id for worker in found if queue in worker.queues}
+
     def push(self, call: Any) -> str:
         """Push a job; its id."""
         return self.do(lambda: self.horizon.push(call)).id
+
+    def push_many(self, calls: Iterable[Any]) -> None:
+        """Push jobs."""
+        made = list(calls)
+        self.do(lambda: self.horizon.push_many(made))
 
     def state(self, queue: str, job_id: str) -> str:
         """Where a job is now."""
         found = self.do(lambda: self.horizon.broker(queue).look(job_id))
         return str(found.state)
+
+    def sizes(self, queue: str) -> Sizes:
+        """How many jobs are where."""
+        return self.do(lambda: self.horizon.broker(queue).sizes())
 
     def release(self, key: str) -> None:
         """Let the job end that holds this key."""
@@ -72,7 +94,7 @@ class World:
 
     def detail(self, job_id: str, queue: str) -> JobDetail:
         """All that is known of a job."""
-        found = self.do(lambda: Repository(self.horizon).job(job_id, queue))
+        found = self.do(lambda: self.repository.job(job_id, queue))
         assert found is not None
         return found
 
@@ -82,9 +104,16 @@ class World:
         self._programs.append(program)
         return program
 
-    def work(self, queues: str = QUEUES) -> Program:
+    def work(self, queues: str = QUEUES, *more: str) -> Program:
         """A worker process."""
-        return self.start("horizon", "work", "tests.browser.application:horizon", "-q", queues, "-c", "20")
+        command = ("horizon", "work", "tests.browser.application:horizon", "-q", queues, "-c", "20")
+        return self.start(*command, *more)
+
+    def serve(self, application: str, port: int) -> Program:
+        """An ASGI application."""
+        program = Program(["-m", "uvicorn", application, "--port", str(port)], ROOT, self.url)
+        self._programs.append(program)
+        return program
 
     def fill(self) -> None:
         """Jobs of every kind, by the name of what they become."""
@@ -105,6 +134,30 @@ class World:
         first = self.do(lambda: self.horizon.chain(*chain).push()).jobs[0].id
         ids["chain"] = str(self.detail(first, "default").chain)
         self.release("chain")
+        self.plant()
+
+    def plant(self) -> None:
+        """Script wherever text may be."""
+        text, ids = app.PLANTED, self.ids
+        ids["planted"] = self.push(app.planted.meta(note=text).make(text))
+        ids["planted batch"] = self.do(lambda: self.horizon.batch([app.planted.make(text)], text).push()).id
+        self.do(lambda: self.repository.watch_tag(text))
+        self.do(lambda: self.client.set("alarm:planted", text))
+        self.horizon.alert(text, app.Asked("alarm:planted"))
+        self.look_at_alerts()
+        self.do(self._use_cache)
+
+    async def _use_cache(self) -> None:
+        async with Cache(connection=self.client) as cache:  # of the usual prefix
+            await cache.put("user:1", app.PLANTED, 600)
+            for _ in range(4):
+                assert await cache.get("user:1") == app.PLANTED
+            await cache.get("user:2")
+            await cache.get(f"{app.PLANTED}:1")
+
+    def look_at_alerts(self) -> None:
+        """Do now what workers and consoles do every 15 seconds."""
+        self.do(lambda: AlertWatch(self.horizon).look())
 
     def close(self) -> None:
         """End all processes, and forget the loop."""

@@ -23,7 +23,7 @@ log = logging.getLogger("gravito.horizon")
 
 EVERY: Final = 1.0  # seconds between two samples
 _SHARE: Final = 10.0  # times as long as a sample took
-_SLOWEST: Final = 10.0  # seconds
+_SLOWEST: Final = 30.0  # seconds
 # Seconds that one answer lasts; the browser then asks anew. So a login that ended is seen, and a server that wants to
 # end waits no longer than this for its open pages.
 LIFE: Final = 30.0
@@ -42,11 +42,13 @@ class Sampler:
     Args:
         source: gives the values as they are now.
         every: seconds between two samples.
+        peers: how many samplers of this kind are watched: together they sample as often as one would alone.
     """
 
-    def __init__(self, source: Source, every: float = EVERY) -> None:
+    def __init__(self, source: Source, every: float = EVERY, peers: Callable[[], int] = lambda: 1) -> None:
         self._source = source
         self._every = every
+        self._peers = peers
         self._values: dict[str, str] = {}  # of the latest sample
         self._whole = b""  # the event that says all of them
         self._event = b""  # the event that says what has changed by it
@@ -103,7 +105,8 @@ class Sampler:
                 log.exception("the console's live figures")
                 self._tell_away("the figures cannot be read; the console's log says why")
             # What takes long is asked for less often: a server that has much to do is not asked for more.
-            await asyncio.sleep(max(self._every, min(_SLOWEST, _SHARE * (loop.time() - began))))
+            pause = max(self._every * self._peers(), _SHARE * (loop.time() - began))
+            await asyncio.sleep(max(self._every, min(_SLOWEST, pause)))
 
     def _take(self, values: Values) -> None:
         changed = {key: value for key, value in values.items() if self._values.get(key) != value}
@@ -165,7 +168,8 @@ class Live:
         sampler = samplers.get(key)
         if sampler is None:
             self._forget(samplers)
-            sampler = samplers[key] = Sampler(source, self._every)
+            kind = key.partition("?")[0]
+            sampler = samplers[key] = Sampler(source, self._every, lambda: _watched(samplers, kind))
         return LiveResponse(sampler, self._life, self._open)
 
     def open(self) -> None:
@@ -183,6 +187,10 @@ class Live:
         idle = [key for key, sampler in samplers.items() if not sampler.watchers]
         for key in idle[: max(0, len(idle) - KEPT)]:
             del samplers[key]
+
+
+def _watched(samplers: Mapping[str, Sampler], kind: str) -> int:
+    return sum(sampler.watchers > 0 for key, sampler in samplers.items() if key.partition("?")[0] == kind)
 
 
 class LiveResponse(StreamingResponse):

@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 # Seconds for which live pages show the same: workers say something every two seconds, an hour and the server move slowly.
+_ROWS: Final = 0.9
 _WORKERS: Final = 2.0
 _HOUR: Final = 5.0
 _SERVER: Final = 10.0
@@ -72,15 +73,19 @@ async def read_overview(site: Site, *, live: bool = False) -> Overview:
         site: the console.
         live: for those who ask again and again: what moves slowly is asked for less often, many queues in turns.
     """
-    workers = await site.lately("workers", live * _WORKERS, site.repository.workers)
-    queues, hour, server = await asyncio.gather(
-        site.rotation.look(workers) if live else site.repository.queues(workers),
-        site.lately("hour", live * _HOUR, lambda: site.repository.metrics("1h")),
+    workers, server = await asyncio.gather(
+        site.lately("workers", live * _WORKERS, site.repository.workers),
         site.lately("server", live * _SERVER, lambda: read_server(site.horizon.client)),
     )
-    names = [row.name for row in queues]
-    rates = await site.lately("rates", live * _RATES, lambda: site.repository.last_minute(names))
-    return Overview(queues, workers, hour, server, rates)
+    if live:
+        rows = await site.lately("rows", _ROWS, lambda: site.rotation.look(workers, server.commands))
+        hour, rates = await site.lately("hour", _HOUR, site.rotation.hour)
+    else:
+        names = await site.repository.names()
+        rows, (hour, rates) = await asyncio.gather(
+            site.repository.queues(workers, names), site.repository.statistics.hour(names)
+        )
+    return Overview(rows, workers, hour, server, rates)
 
 
 async def read_rate(site: Site, name: str, *, live: bool = False) -> Figures:

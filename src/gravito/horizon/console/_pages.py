@@ -67,11 +67,10 @@ PRIORITIES: Final = ("critical", "high", "default", "low")
 async def overview(ask: Ask) -> Response:
     """Everything at a glance."""
     window = ask.choice("window", WINDOWS)
-    age = 60.0 if ask.again else 0.0
-    seen, day, week = await asyncio.gather(
+    names = await ask.repository.names()
+    seen, (day, week) = await asyncio.gather(
         read_overview(ask.site, live=ask.again),
-        ask.site.lately("day", age, lambda: ask.repository.metrics("24h")),
-        ask.site.lately("week", age, lambda: ask.repository.metrics("7d")),
+        ask.site.lately("days", 60.0 * ask.again, lambda: ask.repository.statistics.days(names)),
     )
     windows = {"1h": seen.hour, "24h": day, "7d": week}
     return ask.render(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -30,6 +31,7 @@ __all__ = ["Answer", "Ask", "Asset", "NotFoundError", "Page", "Site", "assets"]
 
 _HERE: Final = Path(__file__).parent
 _TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_LATELY: Final = 500  # things that are remembered for a while
 _LONGEST: Final = 500  # characters of a parameter
 
 T = TypeVar("T")
@@ -98,7 +100,8 @@ class Site:
         self.menu: list[Page] = []
         self._lately: dict[
             str, tuple[float, Any]
-        ] = {}  # what samplers share: when it was read, and what it was
+        ] = {}  # what samplers share: when it was read, and what it was; read longest ago first
+        self._flights: dict[str, asyncio.Future[Any]] = {}  # what is being read of it
 
     def __repr__(self) -> str:
         return f"<Site of {self.horizon!r}>"
@@ -112,14 +115,28 @@ class Site:
             read: reads it.
         """
         at, value = self._lately.get(key, (-1e9, None))
-        if time.monotonic() - at >= age:
-            value = await read()
-            self._lately[key] = (time.monotonic(), value)
-        return cast("T", value)
+        if time.monotonic() - at < age:
+            return cast("T", value)
+        flight = self._flights.get(key) if age else None
+        if flight is None or flight.get_loop() is not asyncio.get_running_loop():
+            flight = self._flights[key] = asyncio.ensure_future(read())
+            flight.add_done_callback(lambda done: self._land(key, done))
+        return cast("T", await asyncio.shield(flight))
+
+    def _land(self, key: str, done: asyncio.Future[Any]) -> None:
+        if self._flights.get(key) is done:
+            del self._flights[key]
+        if done.cancelled() or done.exception() is not None:
+            return
+        self._lately.pop(key, None)
+        self._lately[key] = (time.monotonic(), done.result())
+        if len(self._lately) > _LATELY:
+            del self._lately[next(iter(self._lately))]
 
     def forget(self) -> None:
         """Something was changed: live pages show it, and not what was read before."""
         self._lately.clear()
+        self._flights.clear()
         self.rotation.forget()
 
     @cached_property
