@@ -113,11 +113,17 @@ def test_a_worker_told_to_restart_is_replaced_by_its_supervisor(application: App
     supervisor = application.start("horizon", "work", "app:horizon", "--no-schedules", "--processes", "2")
     application.wait(lambda: len(read(application, "workers")) == 2)
     before = {row["id"] for row in read(application, "workers")}
-    told = sorted(before)[0]
+    told, other = sorted(before)
     application.run("horizon", "workers", "app:horizon", "--restart", told)
-    application.wait(
-        lambda: len(now := {row["id"] for row in read(application, "workers")}) == 2 and told not in now
-    )
+    now = before
+
+    def replaced() -> bool:
+        nonlocal now
+        now = {row["id"] for row in read(application, "workers")}
+        return len(now) == 2 and told not in now
+
+    application.wait(replaced)
+    assert other in now, "nobody told that one"
     stop(supervisor)
 
 

@@ -299,7 +299,9 @@ async def test_locks_of_both_clients_in_one_process(
     monkeypatch.setattr("redis.asyncio.lock.Lock.lua_release", None)
     async with atlas(socket_path) as ours, redis_py(socket_path) as theirs:
         async with ours.lock("lock", timeout=10):
-            pass
+            assert await ours.exists("lock") == 1
+        assert await ours.exists("lock") == 0
         wipe()
         async with theirs.lock("lock", timeout=10):
-            pass
+            assert await theirs.exists("lock") == 1
+        assert await theirs.exists("lock") == 0

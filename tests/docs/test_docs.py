@@ -286,7 +286,7 @@ def as_words(command: str | list[str]) -> list[str]:
     return shlex.split(command) if isinstance(command, str) else command
 
 
-async def run_page(page: str, folder: Path) -> None:
+async def check_page(page: str, folder: Path) -> None:
     # a module, for dataclasses and the cache look for the one that a class says it is of
     namespace = sys.modules.setdefault("__page__", ModuleType("__page__")).__dict__
     namespace.clear()
@@ -344,7 +344,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_every_block_runs(page: str, fresh: Path) -> None:
     async def run() -> None:
         try:
-            await run_page(page, fresh)
+            await check_page(page, fresh)
         finally:
             await facade.DB.disconnect_all()
             async with Client.from_url("embedded://") as client:  # all pages have the same one

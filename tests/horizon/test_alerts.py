@@ -236,6 +236,7 @@ async def test_workers_watch(horizon: Horizon) -> None:
     await until(lambda: ear.heard)
     worker.stop()
     await task
+    assert ear.heard == [("firing", "bad")]
 
 
 # -- channels --------------------------------------------------------------------------------------------------

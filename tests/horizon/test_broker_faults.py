@@ -265,8 +265,10 @@ async def test_a_broker_closes_while_the_server_is_away() -> None:
             broker = Broker(client, "q", patience=600)
             await broker.push(Envelope("a", b""))
             server.kill()
-            async with asyncio.timeout(60):
-                await broker.aclose()
+            closing = asyncio.ensure_future(broker.aclose())
+            await asyncio.wait({closing}, timeout=60)
+            assert closing.done(), "it waits for the server"
+            await closing
 
 
 # -- workers that freeze -----------------------------------------------------------------------------------------

@@ -303,7 +303,7 @@ class Run:
         assert {part for part in parts if not part.startswith("m:")} <= always
 
 
-async def carry_out(path: str, plan: list[tuple[str, int, int, int]]) -> None:
+async def check_plan(path: str, plan: list[tuple[str, int, int, int]]) -> None:
     async with Client.from_url(f"unix://{path}") as client:
         run = Run(client)
         for name, *numbers in plan:
@@ -317,4 +317,4 @@ async def carry_out(path: str, plan: list[tuple[str, int, int, int]]) -> None:
 def test_every_accepted_job_ends_exactly_once(gravito_engine: Engine, seed: int) -> None:
     path = gravito_engine.ensure()
     empty(path)
-    asyncio.run(carry_out(path, moves(seed)))
+    asyncio.run(check_plan(path, moves(seed)))

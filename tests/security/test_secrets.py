@@ -58,7 +58,7 @@ def chain_of(error: BaseException) -> Iterator[BaseException]:
 
 
 @pytest.fixture
-def clean(
+def check_clean(
     caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> Iterator[Callable[..., None]]:
     """Say what else came out; at the end it, the logs and both outputs are searched."""
@@ -90,7 +90,7 @@ def guarded() -> Iterator[Engine]:
 
 
 class TestWithoutAServer:
-    def test_settings(self, clean: Callable[..., None]) -> None:
+    def test_settings(self, check_clean: Callable[..., None]) -> None:
         for settings in (
             Settings(username=USER, password=CANARY),
             Settings.from_url(f"redis://{USER}:{CANARY}@h:1/2"),
@@ -101,13 +101,13 @@ class TestWithoutAServer:
             Settings(path="/x.sock", password=CANARY),
             Settings(credential_provider=lambda: CANARY),
         ):
-            clean(
+            check_clean(
                 settings, repr(settings), f"{settings}", pretty_repr(settings), settings.url, settings.address
             )
-            clean(repr(Client(settings)), pretty_repr(Client(settings)), repr(settings.tls))
-        clean(repr(TLS(cert_file="c", key_password=CANARY)), repr(Credentials(USER, CANARY)))
+            check_clean(repr(Client(settings)), pretty_repr(Client(settings)), repr(settings.tls))
+        check_clean(repr(TLS(cert_file="c", key_password=CANARY)), repr(Credentials(USER, CANARY)))
         for protocol in (2, 3):
-            clean(*map(repr, steps(protocol, Credentials(USER, CANARY), 1, "web")))
+            check_clean(*map(repr, steps(protocol, Credentials(USER, CANARY), 1, "web")))
 
     @pytest.mark.parametrize(
         "url",
@@ -132,25 +132,27 @@ class TestWithoutAServer:
             f"redis://{quote(CANARY)}@h:1:2",
         ],
     )
-    def test_urls_that_cannot_be_used(self, url: str, clean: Callable[..., None]) -> None:
+    def test_urls_that_cannot_be_used(self, url: str, check_clean: Callable[..., None]) -> None:
         try:
             settings = Settings.from_url(url)
         except errors.ConfigurationError as error:
-            clean(messages_of(error))
+            check_clean(messages_of(error))
         else:  # it can: what it shows is the matter
-            clean(repr(settings), settings.url)
+            check_clean(repr(settings), settings.url)
 
     @pytest.mark.parametrize(
         "bad", [{"password": 5}, {"password": [CANARY]}, {"pasword": CANARY}, {"db": CANARY}]
     )
-    def test_mappings_that_cannot_be_used(self, bad: dict[str, Any], clean: Callable[..., None]) -> None:
+    def test_mappings_that_cannot_be_used(
+        self, bad: dict[str, Any], check_clean: Callable[..., None]
+    ) -> None:
         with pytest.raises(errors.ConfigurationError) as caught:
             Settings.from_mapping("x", {"password": CANARY, **bad})
         if "db" not in bad:  # a value that is shown as what it is
-            clean(messages_of(caught.value))
+            check_clean(messages_of(caught.value))
 
     def test_the_manager(
-        self, clean: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+        self, check_clean: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("REDIS_URL", f"redis://{USER}:{CANARY}@127.0.0.1:1/0")
@@ -158,7 +160,7 @@ class TestWithoutAServer:
         client = manager.connection()
         assert client.settings.password == CANARY
         manager.add_connection("other", {"password": CANARY})
-        clean(
+        check_clean(
             manager, pretty_repr(manager), manager.configuration, pretty_repr(manager.configuration), client
         )
 
@@ -173,7 +175,7 @@ class TestWithoutAServer:
     )
     @pytest.mark.parametrize("protocol", [2, 3])
     async def test_servers_that_repeat_what_they_do_not_know(
-        self, protocol: int, text: str, clean: Callable[..., None], debugging: None
+        self, protocol: int, text: str, check_clean: Callable[..., None], debugging: None
     ) -> None:
         def answer(command: list[bytes]) -> Any:
             return Exception(text) if command[0] in (b"HELLO", b"AUTH") else "OK"
@@ -186,19 +188,19 @@ class TestWithoutAServer:
         ):
             with pytest.raises(errors.ConnectionError) as caught:
                 await redis.get("k")
-            clean(everything_about(caught.value))
+            check_clean(everything_about(caught.value))
 
-    def test_a_step_is_shown_without_its_secret(self, clean: Callable[..., None]) -> None:
+    def test_a_step_is_shown_without_its_secret(self, check_clean: Callable[..., None]) -> None:
         plan = steps(3, Credentials(USER, CANARY), 0, None)
         with pytest.raises(errors.GravitoError) as caught:
             check(plan[0], errors.ResponseError("no"), "here")
-        clean(everything_about(caught.value))
+        check_clean(everything_about(caught.value))
 
 
 class TestWithAServer:
     @pytest.mark.parametrize("protocol", [2, 3])
     async def test_a_life(
-        self, protocol: int, guarded: Engine, clean: Callable[..., None], debugging: None
+        self, protocol: int, guarded: Engine, check_clean: Callable[..., None], debugging: None
     ) -> None:
         async with Client.from_url(
             f"unix://:{CANARY}@{guarded.path}", protocol=protocol, health_check=0.01, client_name="web"
@@ -211,9 +213,9 @@ class TestWithAServer:
             session = redis.client()
             await session.get("k")
             entry = redis.get("k")
-            clean(redis, pipe, subscription, session, entry, redis.script("return 1"))
-            clean(state.topology, state.topology.shared, state.topology.pool, state.hub)
-            clean(pretty_repr(redis), redis.get_connection_kwargs(), redis.connection_pool)
+            check_clean(redis, pipe, subscription, session, entry, redis.script("return 1"))
+            check_clean(state.topology, state.topology.shared, state.topology.pool, state.hub)
+            check_clean(pretty_repr(redis), redis.get_connection_kwargs(), redis.connection_pool)
             await entry
             async with Client.from_url(f"unix://:{CANARY}@{guarded.path}") as admin:
                 await admin.execute("CLIENT", "KILL", "SKIPME", "yes")
@@ -221,42 +223,46 @@ class TestWithAServer:
             await session.aclose()
             with pytest.raises(errors.ResponseError) as caught:
                 await redis.execute("CONFIG", "SET", "requirepass")
-            clean(everything_about(caught.value))
+            check_clean(everything_about(caught.value))
 
     @pytest.mark.parametrize("protocol", [2, 3])
     async def test_a_wrong_one(
-        self, protocol: int, guarded: Engine, clean: Callable[..., None], debugging: None
+        self, protocol: int, guarded: Engine, check_clean: Callable[..., None], debugging: None
     ) -> None:
         wrong = f"unix://{USER}:{CANARY}-wrong@{guarded.path}"
         async with Client.from_url(wrong, protocol=protocol) as redis:
             with pytest.raises(errors.AuthenticationError) as caught:
                 await redis.pipeline().get("k").exec()
-            clean(everything_about(caught.value))
+            check_clean(everything_about(caught.value))
             with pytest.raises(errors.AuthenticationError) as caught:
                 await redis.subscribe("news")
-            clean(everything_about(caught.value))
+            check_clean(everything_about(caught.value))
             with pytest.raises(errors.AuthenticationError) as caught:
                 await redis.blpop(["k"], timeout=1)
-            clean(everything_about(caught.value))
+            check_clean(everything_about(caught.value))
 
-    def test_the_engine(self, guarded: Engine, clean: Callable[..., None]) -> None:
+    def test_the_engine(self, guarded: Engine, check_clean: Callable[..., None]) -> None:
         assert guarded.path is not None
-        clean(repr(guarded), pretty_repr(guarded))
-        clean(subprocess.run(["ps", "-eww", "-o", "args"], capture_output=True, text=True, check=True).stdout)
+        check_clean(repr(guarded), pretty_repr(guarded))
+        check_clean(
+            subprocess.run(["ps", "-eww", "-o", "args"], capture_output=True, text=True, check=True).stdout
+        )
         config = Path(guarded.path).with_name("engine.conf")
         assert CANARY in config.read_text()  # the one place, and only this user may read it
         assert config.stat().st_mode & 0o077 == 0
         assert config.parent.stat().st_mode & 0o077 == 0
 
-    def test_an_engine_that_cannot_start(self, clean: Callable[..., None]) -> None:
+    def test_an_engine_that_cannot_start(self, check_clean: Callable[..., None]) -> None:
         for directives in ({"requirepass": CANARY, "nonsense": "x"}, {"requirepass": [CANARY, CANARY]}):
             with pytest.raises(errors.EngineError) as caught:
                 Engine(directives=directives).ensure()
-            clean(str(caught.value), repr(caught.value))
+            check_clean(str(caught.value), repr(caught.value))
 
     @pytest.mark.parametrize("good", [True, False])
     @pytest.mark.parametrize("form", [[], ["--json"]])
-    def test_doctor(self, good: bool, form: list[str], guarded: Engine, clean: Callable[..., None]) -> None:
+    def test_doctor(
+        self, good: bool, form: list[str], guarded: Engine, check_clean: Callable[..., None]
+    ) -> None:
         password = CANARY if good else f"{CANARY}-wrong"
         result = CliRunner().invoke(
             app, ["doctor", "--url", f"redis://:{password}@127.0.0.1:{guarded.port}", *form]
@@ -264,9 +270,9 @@ class TestWithAServer:
         assert result.exit_code == (0 if good else 1)
         if form:
             json.loads(result.stdout)
-        clean(result.output)
+        check_clean(result.output)
 
-    def test_a_program_that_fails(self, guarded: Engine, clean: Callable[..., None]) -> None:
+    def test_a_program_that_fails(self, guarded: Engine, check_clean: Callable[..., None]) -> None:
         code = (
             "import asyncio, logging, os\n"
             "logging.basicConfig(level=logging.DEBUG)\n"
@@ -288,4 +294,4 @@ class TestWithAServer:
             check=False,
         )
         assert "AuthenticationError" in done.stderr
-        clean(done.stdout, done.stderr)
+        check_clean(done.stdout, done.stderr)
