@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -16,7 +16,7 @@ from gravito.horizon._periods import Counted, Reader, Span, jobs_of, row_of
 if TYPE_CHECKING:
     from gravito.horizon.horizon import Horizon
 
-__all__ = ["Metrics", "Point", "Statistics", "Window", "by_queue", "last_minute", "metrics_of"]
+__all__ = ["Metrics", "Point", "Statistics", "Window", "by_queue", "hour_of", "last_minute", "metrics_of"]
 
 Window = Literal["1h", "24h", "7d"]
 
@@ -101,6 +101,11 @@ class Statistics:
         day = Span(week.kind, week.last - _HOURS["24h"] + 1, week.last)
         return metrics_of("24h", day, parts), metrics_of("7d", week, parts)
 
+    async def hour(self, queues: Sequence[str]) -> tuple[Metrics, dict[str, Figures]]:
+        """The metrics of 1h without those by job, and the figures of the last minute that is over, by queue."""
+        span = await self.span("1h")
+        return hour_of(span, dict(zip(queues, await self.counted(span, queues), strict=True)))
+
     async def totals(self, window: Window, queues: Sequence[str]) -> dict[str, Figures]:
         """The figures of a whole window, by queue."""
         span = await self.span(window)
@@ -110,6 +115,12 @@ class Statistics:
 def by_queue(span: Span, queues: Iterable[str], parts: Iterable[Counted]) -> dict[str, Figures]:
     """The figures of a whole span, by queue. Pure."""
     return {name: _total(row_of([part], span), span) for name, part in zip(queues, parts, strict=True)}
+
+
+def hour_of(span: Span, parts: Mapping[str, Counted]) -> tuple[Metrics, dict[str, Figures]]:
+    """The metrics of 1h, and the figures of the last minute that is over, by queue. Pure."""
+    every = list(parts.values())
+    return metrics_of("1h", span, every), by_queue(last_minute(span), parts, every)
 
 
 def last_minute(span: Span) -> Span:

@@ -23,7 +23,8 @@ log = logging.getLogger("gravito.horizon")
 
 EVERY: Final = 1.0  # seconds between two samples
 _SHARE: Final = 10.0  # times as long as a sample took
-_SLOWEST: Final = 30.0  # seconds
+_SLOWEST: Final = 10.0  # seconds
+_RAREST: Final = 30.0  # seconds
 # Seconds that one answer lasts; the browser then asks anew. So a login that ended is seen, and a server that wants to
 # end waits no longer than this for its open pages.
 LIFE: Final = 30.0
@@ -105,8 +106,10 @@ class Sampler:
                 log.exception("the console's live figures")
                 self._tell_away("the figures cannot be read; the console's log says why")
             # What takes long is asked for less often: a server that has much to do is not asked for more.
-            pause = max(self._every * self._peers(), _SHARE * (loop.time() - began))
-            await asyncio.sleep(max(self._every, min(_SLOWEST, pause)))
+            pause = max(
+                min(_SLOWEST, _SHARE * (loop.time() - began)), min(_RAREST, self._every * self._peers())
+            )
+            await asyncio.sleep(max(self._every, pause))
 
     def _take(self, values: Values) -> None:
         changed = {key: value for key, value in values.items() if self._values.get(key) != value}

@@ -124,8 +124,9 @@ class Site:
         return cast("T", await asyncio.shield(flight))
 
     def _land(self, key: str, done: asyncio.Future[Any]) -> None:
-        if self._flights.get(key) is done:
-            del self._flights[key]
+        if self._flights.get(key) is not done:  # something was changed since it began
+            return
+        del self._flights[key]
         if done.cancelled() or done.exception() is not None:
             return
         self._lately.pop(key, None)
