@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.waiting import alive
 
 from gravito.atlas import _engine_folder as folders
 from gravito.atlas import _engine_process as process
@@ -96,14 +97,6 @@ def command(path: str, *words: str) -> bytes:
         for word in words:
             connection.sendall(b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode()))
         return connection.recv(65536)
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def soon(condition: Callable[[], bool], within: float = 5.0) -> bool:

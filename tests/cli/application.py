@@ -127,12 +127,3 @@ def stop(process: subprocess.Popen[str]) -> str:
     output, _ = process.communicate(timeout=40)
     assert process.returncode == 0, output
     return output
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,19 +20,6 @@ RUN = "from gravito.cli import app; app(prog_name='gravito')"
 def environment(**more: str) -> dict[str, str]:
     path = os.pathsep.join(filter(None, sys.path))
     return {**os.environ, "PYTHONPATH": path, "COLUMNS": "120", **more}
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """The temporary folder of the program, which must be empty again afterwards."""
-    folder = Path("/tmp") / f"gd-{os.getpid()}-{tmp_path.name[-8:]}"  # short: a socket's path has a limit
-    folder.mkdir()
-    yield folder
-    left = list(folder.iterdir())
-    for path in left:
-        subprocess.run(["rm", "-rf", str(path)], check=True)
-    folder.rmdir()
-    assert left == []
 
 
 def test_walks_through_everything(folder: Path) -> None:

@@ -8,11 +8,9 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 
-import pytest
 from rich.console import Console
 from tests.cli.test_demo import RUN, environment
 
@@ -23,19 +21,6 @@ from gravito.horizon.repository import Repository
 from gravito.testing import gravito_engine, gravito_protocol, redis
 
 __all__ = ["gravito_engine", "gravito_protocol", "redis"]
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """The temporary folder of the program, which must be empty again afterwards."""
-    folder = Path("/tmp") / f"gh-{os.getpid()}-{tmp_path.name[-8:]}"  # short: a socket's path has a limit
-    folder.mkdir()
-    yield folder
-    left = list(folder.iterdir())
-    for path in left:
-        subprocess.run(["rm", "-rf", str(path)], check=True)
-    folder.rmdir()
-    assert left == []
 
 
 def numbers(output: str) -> dict[str, int]:

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.cli.application import Application, alive, stop
+from tests.cli.application import Application, stop
+from tests.waiting import alive
 
 
 @pytest.fixture

@@ -5,10 +5,12 @@ The plain `cluster` is in tests/conftest.py: the cache's tests run on it, too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from gravito.atlas import Client
+from gravito.atlas._cluster_client import ClusterClient
 from gravito.atlas._local_cluster import LocalCluster
 from gravito.atlas._local_sentinels import LocalSentinels
 
@@ -25,3 +27,12 @@ def sentinels() -> Iterator[LocalSentinels]:
     """A primary, two replicas, three sentinels. Whoever ends a node lets it rejoin."""
     with LocalSentinels() as nodes:
         yield nodes
+
+
+@pytest.fixture
+async def redis(cluster: LocalCluster) -> AsyncIterator[ClusterClient]:
+    """A client of the three primaries, which are empty."""
+    async with Client.from_url(cluster.url) as client:
+        assert isinstance(client, ClusterClient)
+        await client.flushall()
+        yield client

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,15 +14,6 @@ from gravito.atlas._cluster_client import ClusterClient
 from gravito.atlas._local_cluster import LocalCluster
 from gravito.atlas._local_sentinels import LocalSentinels
 from gravito.atlas._nodes import Node
-
-
-@pytest.fixture
-async def redis(cluster: LocalCluster) -> AsyncIterator[ClusterClient]:
-    """A client of the three primaries, which are empty."""
-    async with Client.from_url(cluster.url) as client:
-        assert isinstance(client, ClusterClient)
-        await client.flushall()
-        yield client
 
 
 def other_than(cluster: LocalCluster, owner: Node) -> Node:

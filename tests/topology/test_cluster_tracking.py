@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -25,12 +25,9 @@ HEARTBEAT = 0.6  # seconds, in tests of silent nodes
 
 
 @pytest.fixture
-async def client(cluster: LocalCluster) -> AsyncIterator[ClusterClient]:
+def client(redis: ClusterClient) -> ClusterClient:
     """A client of the three primaries, which are empty; it knows them."""
-    async with Client.from_url(cluster.url) as client:
-        assert isinstance(client, ClusterClient)
-        await client.flushall()
-        yield client
+    return redis
 
 
 async def in_thread(work: Callable[..., Any], *args: Any) -> Any:

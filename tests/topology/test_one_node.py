@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -16,15 +15,6 @@ from gravito.atlas._local_cluster import LocalCluster
 from gravito.atlas.topology.slots import slot_of
 
 KEYS = [f"k{number}" for number in range(60)]  # of all nodes
-
-
-@pytest.fixture
-async def redis(cluster: LocalCluster) -> AsyncIterator[ClusterClient]:
-    """A client of the three primaries, which are empty."""
-    async with Client.from_url(cluster.url) as client:
-        assert isinstance(client, ClusterClient)
-        await client.flushall()
-        yield client
 
 
 class TestSessions:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.waiting import alive
 
 from gravito.atlas._local_cluster import LocalCluster
 from gravito.atlas._local_sentinels import LocalSentinels
@@ -87,14 +88,6 @@ def test_nothing_is_left_of_a_killed_program() -> None:
     processes, folders = [int(word) for word in words[:3]], [Path(word) for word in words[3:]]
     assert len(folders) == 3
     deadline = time.monotonic() + 5
-    while any(map(_alive, processes)) or any(folder.exists() for folder in folders):
+    while any(map(alive, processes)) or any(folder.exists() for folder in folders):
         assert time.monotonic() < deadline, "left behind"
         time.sleep(0.02)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
