@@ -14,7 +14,7 @@ def died(world: World, queue: str, number: int) -> list[str]:
     """So many dead jobs in a queue of their own, and one of another kind."""
     ids = [world.push(app.fail.on(queue).make(str(one))) for one in range(number)]
     ids.append(world.push(app.planted.on(queue).make("another")))
-    world.work(queue, "--burst").process.wait(60)
+    world.work_off(queue)
     assert {world.state(queue, one) for one in ids} == {"dead"}
     return ids
 
@@ -48,7 +48,7 @@ def test_a_group_of_dead_letters_is_retried(visitor: Visitor, world: World) -> N
     assert "3 jobs are back in their queue" in visitor.notice
     assert {world.state(queue, one) for one in ids} == {"ready"}
     assert world.state(queue, other) == "dead"
-    world.work(queue, "--burst").process.wait(60)
+    world.work_off(queue)
     assert [group.count for group in groups(world, queue)] == [3, 1]
     visitor.press("Discard all")
     sure(visitor, "Discard 4 jobs?")

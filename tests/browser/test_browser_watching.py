@@ -6,7 +6,6 @@ import pytest
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from tests.browser import application as app
-from tests.browser.addresses import PLACES, address
 from tests.browser.test_browser_actions import fresh
 from tests.browser.visitor import Visitor
 from tests.browser.world import World
@@ -137,13 +136,3 @@ def test_planted_script_is_text_on_its_own_pages(visitor: Visitor, world: World)
     assert text.count(app.PLANTED) >= 5  # tag, argument, meta, class of error, its text
     visitor.press("Delete", ".head-actions")
     harmless(visitor)
-
-
-@pytest.mark.parametrize("page", PLACES)
-def test_every_page_is_dark_where_the_system_is(visitor: Visitor, world: World, page: str) -> None:
-    visitor.scheme("dark")
-    visitor.get(address(world, page))
-    visitor.find("h1")
-    assert visitor.paper() == "rgb(17, 22, 27)"
-    ink = visitor.run("return getComputedStyle(document.querySelector('h1')).color")
-    assert ink == "rgb(230, 235, 240)"

@@ -95,6 +95,11 @@ class Visitor:
         """Whether the page is loaded."""
         return bool(self.run("return document.readyState") == "complete")
 
+    def settled(self) -> None:
+        """Wait until a page looks for nothing more."""
+        self.find("h1")
+        self.until(lambda: self.run("return document.querySelector('[aria-busy]')") is None, "it still looks")
+
     @property
     def notice(self) -> str:
         """What the console said about a change."""

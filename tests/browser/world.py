@@ -14,7 +14,7 @@ from tests.browser import application as app
 from tests.examples.programs import GRAVITO, ROOT, Program, free_port, served
 
 from gravito.atlas import Client
-from gravito.horizon import Horizon, Repository
+from gravito.horizon import Horizon, Repository, Worker, WorkerOptions
 from gravito.horizon._messages import Sizes
 from gravito.horizon._rows import JobDetail
 from gravito.horizon._watch import AlertWatch
@@ -48,6 +48,7 @@ class World:
         self._thread.start()
         self.client = Client.from_url(url)
         self.horizon = Horizon(self.client)
+        self.horizon.provide(Client, lambda: self.client)
 
     def __repr__(self) -> str:
         return f"<World {self.address}>"
@@ -108,6 +109,11 @@ class World:
         """A worker process."""
         command = ("horizon", "work", "tests.browser.application:horizon", "-q", queues, "-c", "20")
         return self.start(*command, *more)
+
+    def work_off(self, queue: str) -> None:
+        """Run what is ready in a queue, by a worker of this process."""
+        options = WorkerOptions(queues=(queue,), burst=True)
+        self.do(lambda: Worker(self.horizon, options).run())
 
     def serve(self, application: str, port: int) -> Program:
         """An ASGI application."""

@@ -132,9 +132,9 @@
     while (at && place.isConnected) {
       const answer = await fetch(at, { headers: { accept: "text/html" }, credentials: "same-origin" }).catch(() => null);
       const found = answer && answer.ok && !answer.redirected && parsed(await answer.text()).getElementById("found");
-      if (!found) break; // its link is still there
-      localTimes(found);
       const rows = place.querySelector("tbody");
+      if (!found || (rows ? place.querySelector(".pager") : place).contains(document.activeElement)) break; // the link stays
+      localTimes(found);
       if (rows) {
         const more = found.querySelector("tbody");
         if (more) rows.append(...more.children);
@@ -153,8 +153,15 @@
     place.removeAttribute("aria-busy");
   }
 
+  async function find(place) {
+    const link = [...place.childNodes]; // not to be focused while it goes away
+    place.textContent = "Looking ...";
+    await seek(place, place.dataset.find);
+    if (!place.firstElementChild) place.replaceChildren(...link);
+  }
+
   function sought(root) {
-    for (const place of root.querySelectorAll("[data-find]")) seek(place, place.dataset.find);
+    root.querySelectorAll("[data-find]").forEach(find);
     for (const place of root.querySelectorAll("#found[data-seek]")) seek(place, place.dataset.seek);
   }
 
