@@ -114,12 +114,16 @@ class Timed(Index):
             return int(await self._client.zcount(self._name, f"({ms}", high))
         return int(await self._client.zcount(self._name, low, f"({ms}"))
 
-    async def starting(self, ms: int, limit: int) -> list[Entry]:
-        """So many, from this time on."""
+    async def during(self, ms: int) -> int:
+        """How many have this time."""
+        return int(await self._client.zcount(self._name, ms, ms))
+
+    async def starting(self, ms: int, limit: int, offset: int = 0) -> list[Entry]:
+        """So many, from this time on, or from so many behind its first."""
         low, high = self._range()
         if self.newest_first:
-            return self._entries(await self._by_score(low, ms, 0, limit))
-        return self._entries(await self._by_score(ms, high, 0, limit))
+            return self._entries(await self._by_score(low, ms, offset, limit))
+        return self._entries(await self._by_score(ms, high, offset, limit))
 
     async def edges(self) -> tuple[int, int] | None:
         """The earliest and the latest time; None if there is nothing."""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -14,6 +12,7 @@ import msgspec
 from gravito.errors import PayloadError
 from gravito.horizon import _payload
 from gravito.horizon._index import State, Timed, index, open_mark, seal_mark
+from gravito.horizon._merge import merged
 from gravito.horizon._payload import NIL, Body, Record
 from gravito.horizon._rows import Filter, JobRow, moment, read_row
 
@@ -25,7 +24,6 @@ __all__ = ["DeadGroup", "JobPage", "Search"]
 
 _CHUNK: Final = 500  # jobs that are looked at in one go
 _SCANNED: Final = 3_000  # jobs that one call looks at, before it answers with what it has
-_SHALLOW: Final = 200  # jobs that a page over several queues leaves out by reading them
 
 
 class JobPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +85,7 @@ class Search:
         counts = await asyncio.gather(*[one.count() for one in indexes])
         timed = [one for one in indexes if isinstance(one, Timed)]
         if len(timed) > 1:
-            found = await self._merged(timed, offset, limit)
+            found = await merged(timed, offset, limit, sum(counts))
         else:
             found = []
             for one, count in zip(indexes, counts, strict=True):
@@ -96,20 +94,6 @@ class Search:
                     found += [(one.broker, job_id) for _, job_id in entries]
                 offset = max(0, offset - count)
         return JobPage(jobs=await self._rows(found), total=sum(counts))
-
-    async def _merged(self, indexes: Sequence[Timed], offset: int, limit: int) -> list[tuple[Broker, str]]:
-        """A page over several queues, by time. A deep one begins at a moment that is found by counting."""
-        if offset <= _SHALLOW:
-            skip = offset
-            pages = await asyncio.gather(*[one.page(0, skip + limit) for one in indexes])
-        else:
-            start, before = await _moment_at(indexes, offset)
-            skip = offset - before
-            pages = await asyncio.gather(*[one.starting(start, skip + limit) for one in indexes])
-        sign = -1 if indexes[0].newest_first else 1
-        lines = [[(sign * at, number, job_id) for at, job_id in page] for number, page in enumerate(pages)]
-        merged = heapq.merge(*lines, key=lambda entry: entry[:2])
-        return [(indexes[number].broker, job_id) for _, number, job_id in islice(merged, skip, skip + limit)]
 
     async def search(
         self, queues: Sequence[str], state: State, limit: int, wanted: Filter, mark: str | None
@@ -227,27 +211,6 @@ class Search:
     @property
     def _bytes(self) -> Any:
         return self._horizon.client.with_options(decode_responses=False)
-
-
-async def _moment_at(indexes: Sequence[Timed], offset: int) -> tuple[int, int]:
-    """The time at which a place in the merged lists is, and how many stand before all of that time."""
-    edges = [one for one in await asyncio.gather(*[one.edges() for one in indexes]) if one is not None]
-    if not edges:
-        return 0, 0
-    low, high = min(first for first, _ in edges), max(last for _, last in edges)
-
-    async def before(ms: int) -> int:
-        return sum(await asyncio.gather(*[one.ahead(ms) for one in indexes]))
-
-    # the farthest time from the head that has at most `offset` before it
-    while low < high:
-        middle = (low + high) // 2 if indexes[0].newest_first else (low + high + 1) // 2
-        fits = await before(middle) <= offset
-        if indexes[0].newest_first:
-            low, high = (low, middle) if fits else (middle + 1, high)
-        else:
-            low, high = (middle, high) if fits else (low, middle - 1)
-    return low, await before(low)
 
 
 def _body(data: bytes | msgspec.Raw | None) -> Body | None:

@@ -61,6 +61,7 @@ __all__ = ["PAGES"]
 _AGAIN: Final = (
     20.0  # seconds for which what moves slowly is taken as it was, by pages that read themselves anew
 )
+WORKERS: Final = 50  # of a page
 PRIORITIES: Final = ("critical", "high", "default", "low")
 
 
@@ -136,9 +137,13 @@ async def workers(ask: Ask) -> Response:
     """All worker processes, and what they do."""
     records = await ask.site.lately("workers", 2.0 * ask.again, ask.repository.workers)
     value = worker_values(records, ask.horizon.broker("default").now_ms())
+    offset = ask.number("offset")
     return ask.render(
         "workers.html",
-        workers=records,
+        workers=records[offset : offset + WORKERS],
+        total=len(records),
+        offset=offset,
+        size=WORKERS,
         value=value,
         live=ask.visit.url("/live/workers"),
         shape=value["shape"],

@@ -30,14 +30,12 @@ local function dense(list, from)
   return counts
 end
 
--- The counts, appended to a list.
+-- The counts, appended to a list, in any order.
 local function sparse(counts, list)
   local k = #list
-  for place = 0, PLACES - 1 do
-    if counts[place] then
-      list[k + 1], list[k + 2] = place, counts[place]
-      k = k + 2
-    end
+  for place, n in pairs(counts) do
+    list[k + 1], list[k + 2] = place, n
+    k = k + 2
   end
   return list
 end
@@ -54,10 +52,11 @@ local function read(key)
     local kind, outcome, bucket, name = match(flat[at], '^(%a)|(%a*)|?(%d+)|(.*)$')
     local n, counts = tonumber(flat[at + 1]), jobs[name] or {}
     jobs[name] = counts
-    if kind == 'w' then
-      add_to(counts, { [WAIT + bucket] = n })
-    else
-      add_to(counts, { [RUN + bucket] = n, [OUTCOMES[outcome]] = n })
+    local place = (kind == 'w' and WAIT or RUN) + bucket
+    counts[place] = (counts[place] or 0) + n
+    if kind == 'r' then
+      place = OUTCOMES[outcome]
+      counts[place] = (counts[place] or 0) + n
     end
   end
   return jobs
