@@ -9,7 +9,7 @@ from typing import Any
 
 from gravito.horizon import Horizon
 from gravito.horizon._messages import Done
-from gravito.horizon._run import Runner
+from gravito.horizon._run import Runner, Well
 from gravito.horizon.context import JobContext
 
 _numbers = itertools.count(1)  # a worker's id is never used twice
@@ -33,7 +33,8 @@ async def drain(horizon: Horizon, queue: str = "default", most: int = 1000) -> l
         step = await broker.step(worker, handed, 1)
         handed = []
         for claimed in step.claimed:
-            handed.append(await asyncio.create_task(runner.run(runner.open(claimed), thread)))
+            ended_so = await asyncio.create_task(runner.run(runner.open(claimed), thread))
+            handed.append(ended_so.done() if isinstance(ended_so, Well) else ended_so)
         ended += handed
         if not handed:
             if step.next_due_ms is None:

@@ -16,7 +16,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from gravito.atlas import Client
 from gravito.errors import ConfigurationError, PayloadError
-from gravito.horizon import Horizon, Worker, WorkerOptions, current_job
+from gravito.horizon import Horizon, Worker, WorkerOptions, current_job, new_key
+from gravito.horizon._messages import Envelope
 from gravito.horizon.telemetry import instrument, uninstrument
 
 SECRET = "canary-5e1f"
@@ -145,6 +146,36 @@ async def test_failures_are_named_and_not_quoted(horizon: Horizon, recorder: Rec
     with pytest.raises(PayloadError):
         await horizon.push(object())  # type: ignore[arg-type]
     assert recorder.named("push ")[0].status.status_code is StatusCode.ERROR
+
+
+async def test_a_job_that_cannot_be_opened_has_a_span_with_the_reason(
+    redis: Client, horizon: Horizon, recorder: Recorder
+) -> None:
+    async with Horizon(redis, keys=[new_key()]) as sealing:
+        instrument(sealing, recorder.tracers, recorder.meters)
+
+        async def read(word: str) -> None: ...
+
+        handle = await sealing.job(name="read", queue="sealed")(read).push(SECRET)
+        lost = await sealing.job(name="lost", queue="other", encrypt=False)(read).push("x")
+    horizon.job(name="read", queue="sealed")(read)
+    await horizon.broker("default").push(Envelope("odd", b"no body"))
+    await burst(horizon, "default", "sealed", "other")
+    (push,), (run,) = recorder.named("push sealed"), recorder.named("run sealed")
+    (odd,), (unknown,) = recorder.named("run default"), recorder.named("run other")
+    status = await handle.status()
+    assert status.state == "dead"
+    for span in (run, odd, unknown):
+        assert span.status.status_code is StatusCode.ERROR
+    assert (run.attributes or {})["messaging.message.id"] == handle.id
+    assert (run.attributes or {})["error.type"] == status.error_type
+    assert (odd.attributes or {})["error.type"] == "gravito.errors.PayloadError"
+    assert push.context is not None
+    assert [link.context.span_id for link in run.links] == [push.context.span_id]
+    told = (await horizon.handle(lost.id, "other").status()).traceback or ""
+    assert "UnknownJobError" in told
+    assert "telemetry.py" not in told
+    assert SECRET not in recorder.text()
 
 
 async def test_pushes_and_runs_are_measured(horizon: Horizon, recorder: Recorder) -> None:

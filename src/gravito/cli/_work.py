@@ -15,11 +15,12 @@ from typing import NoReturn
 import msgspec
 import typer
 
+from gravito.errors import ConfigurationError
 from gravito.horizon import Horizon
 from gravito.horizon._balance import Load
 from gravito.horizon._load import load_of
 from gravito.horizon.process import Work
-from gravito.horizon.supervisor import Supervisor
+from gravito.horizon.supervisor import MISCONFIGURED, Supervisor
 
 __all__ = ["become_worker", "run_supervisor"]
 
@@ -36,7 +37,11 @@ def become_worker(work: Work) -> NoReturn:
 def run_supervisor(horizon: Horizon, work: Work, processes: int, *, balance: bool, reload: bool) -> None:
     """Run several workers until told to stop."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    asyncio.run(_supervise(horizon, work, processes, balance=balance, reload=reload))
+    try:
+        asyncio.run(_supervise(horizon, work, processes, balance=balance, reload=reload))
+    except ConfigurationError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(MISCONFIGURED) from None
 
 
 async def _supervise(horizon: Horizon, work: Work, processes: int, *, balance: bool, reload: bool) -> None:
@@ -51,6 +56,7 @@ async def _supervise(horizon: Horizon, work: Work, processes: int, *, balance: b
         loads=loads if balance else None,
         until_done=work.burst,
     )
+    supervisor.patient = reload
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, supervisor.stop)

@@ -7,6 +7,7 @@ import msgspec
 from gravito.errors import ConfigurationError
 from gravito.horizon._target import find
 from gravito.horizon.process import Work, run_worker
+from gravito.horizon.supervisor import MISCONFIGURED
 
 if __name__ == "__main__":  # not in the processes of a job's own, which import it, too
     try:
@@ -16,5 +17,7 @@ if __name__ == "__main__":  # not in the processes of a job's own, which import 
         sys.exit("Error: this is for the supervisor; use gravito horizon work")
     except ConfigurationError as error:
         print(f"Error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(
+            2 if work.supervisor is None else MISCONFIGURED
+        )  # 2: as the terminal says it of a wrong argument
     sys.exit(run_worker(horizon, work))

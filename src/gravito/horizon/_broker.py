@@ -181,11 +181,39 @@ class Broker:
         """
         return await self.client.blpop([self.keys.wake], timeout) is not None
 
+    async def claim_on_wake(self, worker: str, want: int, timeout: float) -> Step:
+        """Wait for something to claim, and claim it in the same exchange. One at a time of a worker; steps may go on.
+
+        Args:
+            worker: as in `step`.
+            want: jobs to claim at most.
+            timeout: seconds; then what is there is claimed, usually nothing.
+
+        Raises:
+            GravitoError: it may have claimed all the same: call `settle`, also when this was cancelled.
+        """
+        return await self._steps.claim_on_wake(worker, want, timeout)
+
+    async def settle(self, worker: str, patience: float | None = None) -> Step | None:
+        """What `claim_on_wake` has claimed before it was given up; if it comes later still, it claims nothing.
+
+        Args:
+            worker: as in `step`.
+            patience: seconds, in place of the queue's.
+
+        Returns:
+            None if none was given up.
+
+        Raises:
+            GravitoError: the server could not be reached in time; call it again.
+        """
+        return await self._steps.settle(worker, patience)
+
     async def leave(self, worker: str) -> None:
         """A worker ends: nothing of its own stays on the server. Jobs that it has not released come back later."""
-        self._steps.forget(worker)
+        names = self._steps.forget(worker)
         self._kept.pop(worker, None)
-        await self._caller.run("leave", ([worker], []))
+        await self._caller.run("leave", (names, []))
 
     def on_note(self, take: Note) -> None:
         """Who takes the notes that completions leave in the outbox."""

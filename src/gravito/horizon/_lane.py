@@ -1,7 +1,8 @@
 """A worker's part in one queue: what it has claimed and not begun, what has ended and is not handed in.
 
 One step is in flight at a time. While it travels, jobs end and gather; the next step hands them all in and claims as
-many new ones, so the busier the worker is, the fewer calls a job costs. An idle lane blocks on the queue's wake token.
+many new ones, so the busier the worker is, the fewer calls a job costs. A lane with free places blocks on the queue's
+wake token, with a small claim right behind it: what is pushed is on its way to the idle worker at once.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING, Final
 
 from gravito import errors
 from gravito.horizon._broker import Broker
-from gravito.horizon._messages import Claimed, Done
-from gravito.horizon._run import Runner
+from gravito.horizon._messages import Claimed, Done, Step
+from gravito.horizon._run import Runner, Well
 
 if TYPE_CHECKING:
+    from gravito.horizon.context import JobContext
     from gravito.horizon.worker import Worker
 
 _log = logging.getLogger("gravito.horizon")
@@ -26,6 +28,8 @@ _MOST: Final = 200  # jobs in a step, each way: the server does nothing else mea
 _KEEP: Final = 1.0  # seconds between two housekeepings
 _KEEP_IDLE: Final = 3.0  # the same, at most, for a lane that has no jobs
 _BLOCK: Final = 5.0  # seconds that an idle lane blocks on the token at a stretch
+_SHARE: Final = 10  # a claim behind the wake token asks for this part of the worker's places
+_LAST: Final = 1.0  # seconds that an ending lane gives the server to say what was claimed
 _PAUSES: Final = (0.05, 0.1, 0.25, 0.5, 1.0)  # seconds between tries while the server is away
 
 
@@ -42,14 +46,15 @@ class Lane:
         self.broker = broker
         self.rank = rank
         self.buffer: deque[Claimed] = deque()  # claimed, and waiting for a place
-        self.done: list[Done] = []  # ended, and not handed in
+        self.opened: dict[str, JobContext] = {}  # of these, by id, those that are ready to begin
+        self.done: list[Done | Well] = []  # ended, and not handed in
         self.full = False  # the last claim got all it asked for, so there is more
         self.crowded = False  # it rests, and not even a token would wake it: there was no place for a job
         self.empty_since: int | None = None  # jobs that had ended when the queue was last found empty
         self.runner = Runner(worker.horizon, broker.queue, worker.id, broker.now_ms)
         self._worker = worker
         self._stirred = asyncio.Event()  # something changed that a step may be needed for
-        self._listener: asyncio.Task[None] | None = None  # blocks on the wake token
+        self._listener: asyncio.Task[None] | None = None  # blocks on the wake token, and claims behind it
         self._alarm: asyncio.TimerHandle | None = None  # rings when the next delayed job is due
         self._failures = 0  # steps in a row that did not get through
         self._renewed = 0.0  # loop time of the last renewal of leases
@@ -60,6 +65,17 @@ class Lane:
     def stir(self) -> None:
         """A job has ended, a place is free, or the worker is to stop."""
         self._stirred.set()
+
+    def prepare(self) -> None:
+        """Open what waits for a place: there is time for it now, and none when a place comes free."""
+        for claimed in self.buffer:
+            if claimed.id not in self.opened:
+                self.opened[claimed.id] = self.runner.open(claimed)
+
+    def open(self, claimed: Claimed) -> JobContext:
+        """The job of a claim."""
+        job = self.opened.pop(claimed.id, None)
+        return job if job is not None and job.fence == claimed.fence else self.runner.open(claimed)
 
     async def run(self) -> None:
         """Claim and hand in until the worker has drained."""
@@ -89,14 +105,16 @@ class Lane:
         """One exchange with the queue, if there is a reason for one; True if another one should follow at once."""
         worker = self._worker
         if worker.draining:
+            await self._stop_listening()
             self.done.extend(worker.give_back(self))
             want = 0
         else:
             want = min(worker.room(self), _MOST)
-        done, self.done = self.done[:_MOST], self.done[_MOST:]
-        if not done and want <= 0:
+        ended, self.done = self.done[:_MOST], self.done[_MOST:]
+        if not ended and want <= 0:
             return False
-        ended = worker.ended
+        done = [each.done() if isinstance(each, Well) else each for each in ended]
+        so_far = worker.ended
         try:
             step = await self.broker.step(worker.id, done, want)
         except (
@@ -104,7 +122,7 @@ class Lane:
         ):  # at the first one: the server may evict jobs, and will not change by itself
             raise
         except errors.GravitoError as error:
-            self.done = done + self.done
+            self.done = [*done, *self.done]
             await self._wait_for_server(error)
             return True
         self._failures = 0
@@ -113,7 +131,7 @@ class Lane:
         self.full = 0 < want <= len(step.claimed)
         self._set_alarm(step.now_ms, step.next_due_ms)
         if want > 0:
-            worker.looked(self, len(step.claimed), ended)
+            worker.looked(self, len(step.claimed), so_far)
         if step.claimed:
             worker.admit(self, step.claimed)
             await asyncio.sleep(0)  # short jobs end in this turn, and go along with the next claim
@@ -135,14 +153,65 @@ class Lane:
                 lane.stir()
 
     async def _listen(self) -> None:
-        while not self._worker.draining:
+        """Wait for tokens, for as long as there is room; what comes with them is taken in here."""
+        worker, failed, step = self._worker, False, None
+        while not worker.draining and (room := worker.room(self)) > 0:
+            want = min(room, max(1, worker.options.concurrency // _SHARE))
             try:
-                if await self.broker.wait(_BLOCK):
+                if failed:
+                    step = await self.broker.settle(worker.id)
+                elif not worker.options.burst:
+                    step = await self.broker.claim_on_wake(worker.id, want, _BLOCK)
+                elif await self.broker.wait(
+                    _BLOCK
+                ):  # its end is when a step finds nothing: no claim may hide that
                     self.stir()
                     return
+                failed = False
             except errors.GravitoError as error:
+                failed = True
                 await self._wait_for_server(error)
-                self.stir()
+                self.stir()  # a token may have been lost
+                continue
+            if step is not None:
+                self._take(step)
+                if len(step.claimed) >= want:
+                    self.full = True
+                    self.stir()
+                    return
+                await asyncio.sleep(0)  # the jobs begin before the next wait is made ready
+        self.crowded = True
+
+    def _take(self, step: Step) -> None:
+        """Take in what was claimed behind a token."""
+        worker = self._worker
+        self._failures = 0
+        self._set_alarm(step.now_ms, step.next_due_ms)
+        if not step.claimed:
+            return
+        self.empty_since = None
+        worker.admit(self, step.claimed)
+        # A step may have claimed for the same places meanwhile: what would have to wait for one goes back.
+        over = min(-worker.room(self), len(step.claimed))
+        if over > 0 and worker.quarantine.job is None:
+            self.done.extend(worker.give_back(self, over))
+        if self.done:
+            self.stir()
+
+    async def _stop_listening(self) -> None:
+        """Give up waiting, and take in what was claimed meanwhile."""
+        listener, self._listener = self._listener, None
+        if listener is None:
+            return
+        await self._end(listener)
+        try:
+            step = await self.broker.settle(self._worker.id, _LAST)
+        except errors.GravitoError as error:  # what was claimed comes back when its lease ends
+            _log.debug("queue %s: %s", self.broker.queue, error)
+        else:
+            if step is not None:  # they do not begin any more
+                self.buffer.extend(step.claimed)
+                self._worker.took(len(step.claimed))
 
     async def _wait_for_server(self, error: errors.GravitoError) -> None:
         if self._failures == 0:

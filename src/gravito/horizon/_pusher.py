@@ -6,7 +6,8 @@ import asyncio
 import os
 import secrets
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -44,13 +45,20 @@ class Pusher:
         self._idle = list(self._lanes)
         self._tasks: set[asyncio.Task[None]] = set()
         self._scheduled = False
+        self._lone = True  # the latest call of lone pushes had one of them
 
     def push(self, job: Envelope) -> asyncio.Future[Pushed]:
-        """Take a job; the future has what became of it."""
+        """Take a job; the future has what became of it.
+
+        All jobs of a loop turn travel together. A lone caller's travels at once: nothing else would join it.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Pushed] = loop.create_future()
         self._line.append((job, future))
-        self._schedule(loop)
+        if self._lone and not self._scheduled and len(self._idle) == _LANES and not self._bulks:
+            self._flush()
+        else:
+            self._schedule(loop)
         return future
 
     def push_all(self, jobs: Iterable[Envelope]) -> list[tuple[list[Envelope], asyncio.Future[list[Pushed]]]]:
@@ -87,14 +95,44 @@ class Pusher:
     def _flush(self) -> None:
         self._scheduled = False
         while self._idle and (self._line or self._bulks):
-            lane = self._idle.pop()
-            # lone pushes go first: somebody waits for each of them
-            sending = (
-                self._send(lane, self._take()) if self._line else self._send_all(lane, *self._bulks.popleft())
-            )
-            task = asyncio.get_running_loop().create_task(sending)
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            if self._line:  # lone pushes go first: somebody waits for each of them
+                batch = self._take()
+                self._lone = len(batch) <= 1
+                if batch:
+                    self._start([job for job, _ in batch], partial(_settle, batch))
+            else:
+                jobs, future = self._bulks.popleft()
+                if not future.cancelled():
+                    self._start(jobs, partial(_settle_one, future))
+
+    def _start(self, jobs: list[Envelope], settle: Callable[[list[Pushed] | BaseException], None]) -> None:
+        lane = self._idle.pop()
+        try:
+            answer = lane.push(self._caller, jobs)  # it is on its way
+        except Exception as error:
+            self._idle.append(lane)
+            settle(error)
+            return
+        task = asyncio.get_running_loop().create_task(self._finish(lane, jobs, answer, settle))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _finish(
+        self,
+        lane: _Lane,
+        jobs: list[Envelope],
+        answer: Awaitable[Any],
+        settle: Callable[[list[Pushed] | BaseException], None],
+    ) -> None:
+        try:
+            settle(_read(jobs, await answer))
+        except BaseException as error:
+            settle(error)
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self._idle.append(lane)
+            self._flush()
 
     def _take(self) -> list[Waiting]:
         batch: list[Waiting] = []
@@ -108,39 +146,25 @@ class Pusher:
                 cost += _cost(job)
         return batch
 
-    async def _send(self, lane: _Lane, batch: list[Waiting]) -> None:
-        try:
-            if batch:
-                answer = await lane.push(self._caller, [job for job, _ in batch])
-                for (_, future), pushed in zip(batch, answer, strict=True):
-                    if not future.done():
-                        future.set_result(pushed)
-        except BaseException as error:
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(error) if isinstance(error, Exception) else future.cancel()
-            if not isinstance(error, Exception):
-                raise
-        finally:
-            self._idle.append(lane)
-            self._flush()
 
-    async def _send_all(
-        self, lane: _Lane, jobs: list[Envelope], future: asyncio.Future[list[Pushed]]
-    ) -> None:
-        try:
-            if not future.cancelled():
-                answer = await lane.push(self._caller, jobs)
-                if not future.done():
-                    future.set_result(answer)
-        except BaseException as error:
-            if not future.done():
-                future.set_exception(error) if isinstance(error, Exception) else future.cancel()
-            if not isinstance(error, Exception):
-                raise
-        finally:
-            self._idle.append(lane)
-            self._flush()
+def _settle(batch: list[Waiting], answer: list[Pushed] | BaseException) -> None:
+    if isinstance(answer, BaseException):
+        for _, future in batch:
+            _settle_one(future, answer)
+        return
+    for (_, future), pushed in zip(batch, answer, strict=True):
+        _settle_one(future, pushed)
+
+
+def _settle_one(future: asyncio.Future[Any], answer: Any) -> None:
+    if future.done():
+        return
+    if not isinstance(answer, BaseException):
+        future.set_result(answer)
+    elif isinstance(answer, Exception):
+        future.set_exception(answer)
+    else:
+        future.cancel()
 
 
 def _cost(job: Envelope) -> int:
@@ -155,19 +179,22 @@ class _Lane:
         self.client = ""
         self.serial = 0
 
-    async def push(self, caller: Caller, jobs: Sequence[Envelope]) -> list[Pushed]:
+    def push(self, caller: Caller, jobs: Sequence[Envelope]) -> Awaitable[Any]:
+        """Send a call; its answer, to be read with `_read`."""
         if self._owner != os.getpid():  # a fork's serials would be taken for repetitions of its parent's
             self._owner, self.client, self.serial = os.getpid(), secrets.token_urlsafe(9), 0
         self.serial += 1
-        args = (self.client, self.serial, *envelopes(jobs))
-        reply: list[Any] = await caller.run("push", args)
-        if len(reply) < 2:
-            raise errors.HorizonError(
-                "push: a later call with the same client id came first; was the process forked?"
-            )
-        answer = [Pushed(job.id, "new") for job in jobs]
-        if reply[1]:
-            odd = _decode(reply[1])
-            for at, holder in zip(odd[::2], odd[1::2], strict=True):
-                answer[at - 1] = Pushed(holder, "unique") if holder else Pushed(jobs[at - 1].id, "exists")
-        return answer
+        return caller.begin("push", (self.client, self.serial, *envelopes(jobs)))
+
+
+def _read(jobs: Sequence[Envelope], reply: list[Any]) -> list[Pushed]:
+    if len(reply) < 2:
+        raise errors.HorizonError(
+            "push: a later call with the same client id came first; was the process forked?"
+        )
+    answer = [Pushed(job.id, "new") for job in jobs]
+    if reply[1]:
+        odd = _decode(reply[1])
+        for at, holder in zip(odd[::2], odd[1::2], strict=True):
+            answer[at - 1] = Pushed(holder, "unique") if holder else Pushed(jobs[at - 1].id, "exists")
+    return answer

@@ -40,11 +40,14 @@ class Relay:
         self._caller = caller
         self._to = to
         self._task: asyncio.Task[None] | None = None
+        self._again = False  # asked for while it carries: what is new may be behind its last look
         self.on_note: Note | None = None
 
     def start(self) -> None:
         """See to the outbox soon, unless somebody does."""
-        if self._task is None or self._task.done():
+        if self._task is not None and not self._task.done():
+            self._again = True
+        else:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def drain(self) -> None:
@@ -80,7 +83,10 @@ class Relay:
         await self._to(target).run("push", args)
 
     async def _run(self) -> None:
+        self._again = True
         try:
-            await self.carry()
+            while self._again:
+                self._again = False
+                await self.carry()
         except Exception:  # the entries stay; housekeeping sees that they are there
             _log.warning("queue %s: its outbox could not be carried on", self._queue, exc_info=True)

@@ -11,7 +11,7 @@ How a worker uses it, for one queue::
     runner.stop(job, "shutdown"); task.cancel() # the grace time is over: released, no attempt charged
     runner.stop(job, "lost"); task.cancel()     # Kept.lost names it: its completion would be refused, drop it
     ...
-    done = task.result()                      # always a Done, whatever happened to the job; hand it to the next step
+    done = task.result()                      # whatever happened to the job: a Done for the next step, or a Well that makes it
     ...
     await runner.aclose()                     # behind the last run
 
@@ -78,7 +78,7 @@ if TYPE_CHECKING:
     from gravito.horizon.job import Definition
     from gravito.horizon.options import Options
 
-__all__ = ["Lane", "Runner", "Verdict", "decide"]
+__all__ = ["Lane", "Runner", "Verdict", "Well", "decide"]
 
 log = logging.getLogger("gravito.horizon")
 
@@ -129,6 +129,20 @@ def decide(error: BaseException, attempt: int, options: Options, stopped: Stop |
         wrong.__context__ = error
         return Verdict("dead", "dead", wrong)
     return Verdict("retry", "retry", error, delay)
+
+
+class Well(msgspec.Struct, gc=False):
+    """A run that went well. The completion is made when it is handed in, so that in a place that came free the next job
+    begins first."""
+
+    runner: Runner
+    job: JobContext
+    packed: msgspec.Raw  # the result
+    ended: float  # epoch ms
+
+    def done(self) -> Done:
+        """The completion."""
+        return self.runner.completion(self.job, self.packed, self.ended)
 
 
 class Runner:
@@ -194,7 +208,7 @@ class Runner:
         """Note why the job's task is about to be cancelled; the first reason counts."""
         job.stopped = job.stopped or why
 
-    async def run(self, job: JobContext, lane: Lane | None = None) -> Done:
+    async def run(self, job: JobContext, lane: Lane | None = None) -> Done | Well:
         """Run it, with hooks and middleware, and say what came of it.
 
         Args:
@@ -205,10 +219,10 @@ class Runner:
         job.started = self._clock()
         hooks = self._hooks
         try:
+            if job.body.extra is not None:
+                self._restore(job, job.body.extra)
             if job.broken is not None:
                 raise job.broken
-            if job.body.extra is not None:
-                self._horizon.carry.restore(job.body.extra)
             if hooks.started:
                 await tell(hooks.started, job)
             if hooks.around:
@@ -217,14 +231,25 @@ class Runner:
                 result = await self._call(job, lane)
         except BaseException as error:  # also of those that a job must not end its worker with
             return await self._failed(job, error)
-        try:
-            done = self._succeeded(job, result)
-        except PayloadError as error:
-            job.broken = error  # it has done its work: another attempt would do it twice
-            return await self._failed(job, error)
+        ended, definition = self._clock(), job.definition
+        packed = NIL
+        if result is not None and definition is not None and definition.options.results:
+            try:
+                packed = pack_result(job, definition, result)
+            except PayloadError as error:
+                job.broken = error  # it has done its work: another attempt would do it twice
+                return await self._failed(job, error)
         if hooks.succeeded:
             await tell_after(hooks.succeeded, job, result)
-        return done
+        return Well(self, job, packed, ended)
+
+    def _restore(self, job: JobContext, extra: _payload.Extra) -> None:
+        """Put back what was carried along; also for a job that cannot be run, so that its trace ends with that."""
+        try:
+            self._horizon.carry.restore(extra)
+        except Exception:
+            if job.broken is None:
+                raise
 
     def _call(self, job: JobContext, lane: Lane | None) -> Awaitable[Any]:
         definition = job.definition
@@ -263,12 +288,9 @@ class Runner:
 
     # -- how it ended ----------------------------------------------------------------------------------------
 
-    def _succeeded(self, job: JobContext, result: Any) -> Done:
-        ended = self._clock()
-        definition = job.definition
-        assert definition is not None
-        kept = definition.options.results
-        packed = NIL if result is None or not kept else pack_result(job, definition, result)
+    def completion(self, job: JobContext, packed: msgspec.Raw, ended: float) -> Done:
+        """What is handed in for a run that went well; see `Well`."""
+        kept = job.definition is not None and job.definition.options.results
         end = End("ok", job.attempt, int(job.started), int(ended), self._worker, None, kept, packed)
         return self._done(job, "ok", end, ended)
 

@@ -7,7 +7,7 @@ import hashlib
 import random
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -137,6 +137,39 @@ class Caller:
         self._told(reply[0])
         return reply
 
+    def begin(self, name: str, args: Any) -> Coroutine[Any, Any, Any]:
+        """As `run`, but the call is on its way when this returns, not only when that is awaited."""
+        if not self._opened or (not self._known and name in _ENLIST):
+            return self.run(name, args)
+        call = self._call(name, args, (), ())
+        return self._finish(name, call, self._client.execute_command(*call))
+
+    async def _finish(self, name: str, call: tuple[Any, ...], first: Awaitable[Any]) -> Any:
+        reply = await self._repeat(name, call, self._patience, first)
+        self._told(reply[0])
+        return reply
+
+    async def run_on_wake(self, name: str, args: Any, *more: str, timeout: float) -> Any:
+        """Block on the queue's wake token, and call a script right behind it on the same wire.
+
+        The call lies at the server while nothing happens, and is carried out in the moment in which the token comes; or
+        when the time is over.
+
+        Args:
+            name, args, *more: as in `run`.
+            timeout: seconds to wait for the token.
+        """
+        if not self._known and name in _ENLIST:
+            await self._enlist()
+        pipe: Any = self._client.pipeline(transaction=False)  # inside of MULTI nothing blocks
+        pipe.blpop([self._keys.wake], timeout)
+        pipe.execute_command(*self._call(name, args, more, ()))
+        _, reply = await pipe.execute(raise_on_error=False)
+        if isinstance(reply, BaseException):  # the server does not know it yet, or is no longer the right one
+            return await self.run(name, args, *more)
+        self._told(reply[0])
+        return reply
+
     async def _enlist(self) -> None:
         """Put the queue on the list of queues, once; for readers, so no reason to fail."""
         with suppress(errors.GravitoError):
@@ -146,27 +179,32 @@ class Caller:
     async def _send(
         self, name: str, args: Any, more: Sequence[str], blobs: Sequence[bytes], patience: float
     ) -> Any:
-        script = source(name)
+        call = self._call(name, args, more, blobs)
+        return await self._repeat(name, call, patience, self._client.execute_command(*call))
+
+    def _call(self, name: str, args: Any, more: Sequence[str], blobs: Sequence[bytes]) -> tuple[Any, ...]:
         keys = self._keys.all + tuple(more)
-        tail = (len(keys), *keys, _encode(args), self._keys.channels, *blobs)
-        call: tuple[Any, ...] = ("EVALSHA", script.sha, *tail)
+        return ("EVALSHA", source(name).sha, len(keys), *keys, _encode(args), self._keys.channels, *blobs)
+
+    async def _repeat(self, name: str, call: tuple[Any, ...], patience: float, answer: Awaitable[Any]) -> Any:
+        """The answer to a call that was sent, or to one of its repetitions."""
         loop = asyncio.get_running_loop()
         end = loop.time() + patience
         attempt = 0
         while True:
             try:
-                return await self._client.execute_command(*call)
-            except errors.NoScriptError:
-                call = ("EVAL", script.text, *tail)  # it makes the script known as well
+                return await answer
+            except errors.NoScriptError:  # EVAL makes the script known as well
+                answer = self._client.execute_command("EVAL", source(name).text, *call[2:])
                 continue
             except errors.GravitoError as raw:
                 error = self._clear(raw, name)
                 if not isinstance(error, PASSING) or isinstance(error, _FINAL) or loop.time() >= end:
                     raise error from (raw if error is not raw else raw.__cause__)
-            call = ("EVALSHA", script.sha, *tail)
             attempt += 1
             pause = min(_CAP, _BASE * 2.0 ** min(attempt - 1, 10)) * (0.5 + random.random() / 2)
             await asyncio.sleep(min(pause, max(end - loop.time(), 0.0)))
+            answer = self._client.execute_command(*call)
 
     def _clear(self, error: errors.GravitoError, name: str) -> errors.GravitoError:
         """The error in its own class, with what to do where there is something."""

@@ -18,6 +18,7 @@ from gravito.horizon._scripts import PASSING, Caller
 __all__ = ["Steps"]
 
 _MINUTE: Final = 60_000  # ms
+_WAKE: Final = ";wake"  # behind a worker's id: the name of its claims that wait for the wake token
 
 
 class _Call(msgspec.Struct):
@@ -50,7 +51,9 @@ class Steps:
         self._serials: defaultdict[str, int] = defaultdict(int)  # of each worker
         # Of each worker and fence, the jobs that it has: one lease covers those of a claim.
         self._open: defaultdict[str, dict[int, set[str]]] = defaultdict(dict)
-        self._unanswered: dict[str, _Call] = {}  # of each worker, the call whose answer is not here
+        # Of each worker, or of its claims that wait, the call whose answer is not here.
+        self._unanswered: dict[str, _Call] = {}
+        self._voided: set[str] = set()  # claims that were given up: their serials must be known to the server
 
     async def step(self, worker: str, done: Sequence[Done], want: int) -> Step:
         """One exchange; see `Broker.step`."""
@@ -77,18 +80,45 @@ class Steps:
             second.now_ms, second.next_due_ms, first.claimed + second.claimed, first.refused + second.refused
         )
 
-    def forget(self, worker: str) -> None:
-        """A worker ends."""
-        self._serials.pop(worker, None)
-        self._open.pop(worker, None)
-        self._unanswered.pop(worker, None)
+    async def claim_on_wake(self, worker: str, want: int, timeout: float) -> Step:
+        """Wait for the wake token and claim; see `Broker.claim_on_wake`."""
+        await self._caller.ready()
+        name = worker + _WAKE
+        assert name not in self._unanswered  # `settle` comes first
+        call = self._unanswered[name] = self._call(worker, (), want, name)
+        reply = await self._caller.run_on_wake("step", call.args, call.counters, timeout=timeout)
+        del self._unanswered[name]
+        return self._read(worker, reply)
 
-    def _call(self, worker: str, done: Sequence[Done], want: int) -> _Call:
-        self._serials[worker] += 1
+    async def settle(self, worker: str, patience: float | None) -> Step | None:
+        """What became of a claim that was given up; see `Broker.settle`."""
+        name = worker + _WAKE
+        call = self._unanswered.get(name)
+        if call is None:
+            return None
+        self._voided.add(name)
+        # the same call, wanting nothing: what is still on its way will be taken for a repetition of this one
+        args = (*call.args[:3], 0, *call.args[4:])
+        reply = await self._caller.run("step", args, call.counters, patience=patience)
+        del self._unanswered[name]
+        return self._read(worker, reply)
+
+    def forget(self, worker: str) -> list[str]:
+        """A worker ends; the names under which the server has its serials, as far as these can go."""
+        names = [worker, worker + _WAKE]
+        for name in names:
+            self._serials.pop(name, None)
+            self._unanswered.pop(name, None)
+        self._open.pop(worker, None)
+        return [name for name in names if name not in self._voided]
+
+    def _call(self, worker: str, done: Sequence[Done], want: int, name: str | None = None) -> _Call:
+        name = name or worker
+        self._serials[name] += 1
         ended = None
         if done:
             ended = completions(done, fields, self._keys.queue, self._closed(worker, done))
-        args = (worker, self._serials[worker], self._lease_ms, want, self._keep, ended)
+        args = (worker, self._serials[name], self._lease_ms, want, self._keep, ended, name)
         return _Call(args, self._keys.minute(self._caller.now_ms() // _MINUTE), done)
 
     async def _run(self, worker: str, call: _Call) -> Step:
@@ -100,6 +130,9 @@ class Steps:
                 del self._unanswered[worker]
             raise
         del self._unanswered[worker]
+        return self._read(worker, reply)
+
+    def _read(self, worker: str, reply: list[Any]) -> Step:
         if len(reply) < 2:
             raise errors.HorizonError(f"worker {worker}: a later step came first; is its id used twice?")
         now, due, fence, ids, bodies, odd, refused, outbox = reply

@@ -59,6 +59,7 @@ class JobContext:
     instance: Job | None = None  # of the class form
     broken: Exception | None = None  # why it cannot be run
     started: float = 0.0  # epoch ms, the server's clock
+    observed: bool = False  # telemetry tells of this run
     stopped: Stop | None = None  # why the worker ended it
     pushes: list[Travel] | None = None  # that go with its completion
     progressed: Progress | None = None  # the latest

@@ -14,10 +14,10 @@ import threading
 
 import msgspec
 
-from gravito.errors import GravitoError
+from gravito.errors import ConfigurationError, GravitoError, InjectionError
 from gravito.horizon.horizon import Horizon
 from gravito.horizon.scheduler import Scheduler
-from gravito.horizon.supervisor import RECYCLE, RETIRED
+from gravito.horizon.supervisor import MISCONFIGURED, RECYCLE, RETIRED
 from gravito.horizon.worker import Worker, WorkerOptions
 
 __all__ = ["Work", "run_worker"]
@@ -71,7 +71,7 @@ def run_worker(horizon: Horizon, work: Work) -> int:
     except* GravitoError as errors:
         for error in errors.exceptions:
             print(f"Error: {error}", file=sys.stderr)
-        status = 1
+        status = MISCONFIGURED if errors.subgroup((ConfigurationError, InjectionError)) else 1
     if any(thread.name.startswith("gravito-job") for thread in threading.enumerate()):
         logging.getLogger("gravito.horizon").warning(
             "jobs in threads did not end; the process ends without them"
@@ -89,7 +89,9 @@ async def _work(horizon: Horizon, work: Work) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stop)
     print(f"Working on {', '.join(work.queues)} as {worker.id}; stop with Ctrl-C.", flush=True)
-    helpers = [asyncio.create_task(scheduler.run())] if scheduler is not None else []
+    helpers = []
+    if scheduler is not None:
+        helpers = [asyncio.create_task(scheduler.run()), asyncio.create_task(_stop_along(worker, scheduler))]
     if work.supervisor is not None:
         helpers.append(asyncio.create_task(_end_with_parent(worker, work.supervisor)))
     try:
@@ -97,7 +99,7 @@ async def _work(horizon: Horizon, work: Work) -> int:
     finally:
         if scheduler is not None:
             scheduler.stop()
-        for task in helpers[1 if scheduler is not None else 0 :]:
+        for task in helpers[1 if scheduler is not None else 0 :]:  # the scheduler ends by itself
             task.cancel()
         await asyncio.gather(*helpers, return_exceptions=True)
         await horizon.aclose()
@@ -110,6 +112,12 @@ async def _work(horizon: Horizon, work: Work) -> int:
     if work.supervisor is not None and worker.retired:
         return RETIRED
     return RECYCLE if worker.recycle else 0
+
+
+async def _stop_along(worker: Worker, scheduler: Scheduler) -> None:
+    """A worker that only finishes what it has begins nothing, so it fires nothing either."""
+    await worker.stopping()
+    scheduler.stop()
 
 
 async def _end_with_parent(worker: Worker, supervisor: int) -> None:

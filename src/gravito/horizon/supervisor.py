@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from gravito.errors import ConfigurationError
 from gravito.horizon._balance import Load, balance, step_towards
 
 __all__ = ["Supervisor"]
@@ -19,6 +20,7 @@ _log = logging.getLogger("gravito.horizon")
 _SOON = 5.0  # seconds; a process that ends earlier than this counts as one that cannot start
 _LONGEST = 30.0  # seconds between two tries at most
 RETIRED = 76  # exit status of a worker that was told to end for good
+MISCONFIGURED = 78  # exit status of a worker that cannot work as things are set: EX_CONFIG of sysexits.h
 RECYCLE = 75  # exit status of a worker that wants to be replaced: it has done its share, or grown too large
 
 
@@ -69,7 +71,9 @@ class Supervisor:
         self._tasks: set[asyncio.Task[None]] = set()  # one for each child: waits for its end
         self._stopping = asyncio.Event()
         self._failures = 0  # ends in a row that came too soon
+        self._refused: int | None = None  # process id of the worker for whose sake all this ended
         self.restarts = 0
+        self.patient = False  # workers that refuse their configuration are tried again: it is about to change
 
     def __repr__(self) -> str:
         return f"<Supervisor {len(self._children)} of {self._processes} processes, {self.restarts} restarts>"
@@ -90,7 +94,12 @@ class Supervisor:
             self._end(child)
 
     async def run(self) -> None:
-        """Start the workers and keep them running until `stop`."""
+        """Start the workers and keep them running until `stop`.
+
+        Raises:
+            ConfigurationError: they cannot work as things are set; each has told why. A supervisor of which some
+                worker has got further goes on, and tries again now and then.
+        """
         try:
             for queues in self._first():
                 await self._start(queues)
@@ -101,6 +110,12 @@ class Supervisor:
                     await self._move(self._loads)
         finally:
             await self._end_all()
+        if self._refused is not None:
+            raise ConfigurationError(
+                f"worker {self._refused} cannot work as things are set: it has said why above, and every other one would"
+                " say the same",
+                field="worker",
+            )
 
     def _first(self) -> list[tuple[str, ...]]:
         if self._loads is None:
@@ -127,6 +142,10 @@ class Supervisor:
             if not self._children:
                 self._stopping.set()
             return
+        if status == MISCONFIGURED and not self.patient and not self._works():
+            self._refused = child.process.pid
+            self._stopping.set()
+            return
         self.restarts += 1
         if status == RECYCLE:
             self._failures = 0
@@ -140,6 +159,10 @@ class Supervisor:
                 await asyncio.wait_for(self._stopping.wait(), pause)
         if not self._stopping.is_set():
             await self._start(child.queues)
+
+    def _works(self) -> bool:
+        """Whether some worker got further than its start."""
+        return any(time.monotonic() - child.since >= _SOON for child in self._children)
 
     async def _move(self, loads: Callable[[], Awaitable[Mapping[str, Load]]]) -> None:
         try:

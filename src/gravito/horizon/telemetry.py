@@ -10,7 +10,7 @@ https://opentelemetry.io/docs/specs/semconv/messaging/messaging-metrics/
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from time import perf_counter
 from typing import Any, Final
@@ -73,9 +73,10 @@ def uninstrument(horizon: Horizon) -> None:
     _check(horizon)
     vars(horizon).pop("push", None)
     vars(horizon).pop("prepare", None)
-    horizon.hooks.around = tuple(
-        hook for hook in horizon.hooks.around if not isinstance(getattr(hook, "__self__", None), _Observer)
-    )
+    for name in ("around", "died"):
+        hooks = getattr(horizon.hooks, name)
+        kept = tuple(hook for hook in hooks if not isinstance(getattr(hook, "__self__", None), _Observer))
+        setattr(horizon.hooks, name, kept)
 
 
 def _check(horizon: Any) -> None:
@@ -121,6 +122,7 @@ class _Observer:
         horizon.push = telling_push  # type: ignore[method-assign]  # the plain one's stays as it is
         horizon.prepare = telling_prepare  # type: ignore[method-assign]
         horizon.hooks.around = (self._around, *horizon.hooks.around)
+        horizon.hooks.died = (self._died, *horizon.hooks.died)
 
     def _about(self, span: Span, prepared: tuple[Travel, JobHandle[Any]]) -> tuple[Travel, JobHandle[Any]]:
         (queue, envelope), handle = prepared
@@ -137,7 +139,21 @@ class _Observer:
         self._sent.add(1, {**_common("push", queue), "gravito.job.name": name})
         return prepared
 
+    async def _died(self, job: JobContext, error: BaseException) -> None:
+        """A job that could not be opened has no run that `_around` would see, but it was given to a worker."""
+        if job.broken is None or job.observed or not job.started:
+            return
+
+        async def fail() -> None:
+            raise error
+
+        trace_so_far = error.__traceback__  # what is kept of the failure must not name this place
+        with suppress(type(error)):
+            await self._around(job, fail)
+        error.__traceback__ = trace_so_far
+
     async def _around(self, job: JobContext, proceed: Proceed) -> Any:
+        job.observed = True
         pushed = trace.get_current_span().get_span_context()  # the worker has put it back from the job
         measured = {**_common("run", job.queue), "gravito.job.name": job.name}
         began = perf_counter()

@@ -19,6 +19,7 @@ from gravito.horizon._lane import Lane
 from gravito.horizon._messages import Claimed, Done
 from gravito.horizon._places import Places
 from gravito.horizon._quarantine import Quarantine
+from gravito.horizon._run import Well
 from gravito.horizon._stall import StallWatch
 from gravito.horizon._watch import AlertWatch
 
@@ -130,6 +131,10 @@ class Worker:
         """Claim nothing more, let running jobs finish within the grace time, then `run` returns. From its loop."""
         self._stopped.set()
 
+    async def stopping(self) -> None:
+        """Wait until it is told to stop, by whatever way; it may have jobs to finish."""
+        await self._stopped.wait()
+
     async def run(self) -> Tally:
         """Work until `stop`, or by the options until there is nothing to do or enough was done.
 
@@ -207,13 +212,16 @@ class Worker:
         fit, back = self.quarantine.sort(lane, claims, self._places.loop.time())
         lane.buffer.extend(fit)
         self.took(len(fit))
-        lane.done.extend(back)
+        lane.done += back
         if self.quarantine.job is not before:
             for each in self.lanes:
                 each.done.extend(self.give_back(each))
-                self.quarantine.wait_for(done for done in each.done if done.outcome == "release")
+                ended = (done for done in each.done if isinstance(done, Done))
+                self.quarantine.wait_for(done for done in ended if done.outcome == "release")
                 each.stir()
         self.pump()
+        if lane.buffer:
+            self._places.loop.call_soon(lane.prepare)  # behind the jobs that begin now
 
     def pump(self) -> None:
         """Begin jobs that wait, as far as there are places."""
@@ -239,12 +247,14 @@ class Worker:
             for lane in self.lanes:
                 lane.stir()
 
-    def give_back(self, lane: Lane) -> list[Done]:
-        """The lane's jobs that have not begun, as completions that release them."""
-        released = [Done(job.id, job.fence, "release") for job in lane.buffer]
+    def give_back(self, lane: Lane, most: int | None = None) -> list[Done]:
+        """The lane's jobs that have not begun, as completions that release them; `most`: so many, the last ones."""
+        count = len(lane.buffer) if most is None else min(most, len(lane.buffer))
+        released = [Done(job.id, job.fence, "release") for job in (lane.buffer.pop() for _ in range(count))]
+        released.reverse()  # they go back to the front of their line, in their order
+        lane.opened.clear()
         self.took(-len(released))
         self.tally.released += len(released)
-        lane.buffer.clear()
         if self.draining:
             for job in self.quarantine.holds(lane):
                 released.append(Done(job.id, job.fence, "release"))
@@ -268,6 +278,7 @@ class Worker:
             kept = [job for job in lane.buffer if (job.id, job.fence) not in gone]
             self.took(len(kept) - len(lane.buffer))
             lane.buffer.clear()
+            lane.opened.clear()
             lane.buffer.extend(kept)
             for job in self.quarantine.holds(lane):
                 if (job.id, job.fence) in gone:
@@ -309,7 +320,7 @@ class Worker:
     # -- jobs ------------------------------------------------------------------------------------------------
 
     def _begin(self, lane: Lane, claimed: Claimed) -> None:
-        job = lane.runner.open(claimed)
+        job = lane.open(claimed)
         run = _Run(lane, claimed, job)
         timeout = job.definition.options.timeout if job.definition is not None else None
         if timeout is not None:
@@ -320,7 +331,7 @@ class Worker:
     async def _run(self, run: _Run) -> None:
         job, lane = run.job, run.lane
         try:
-            done = await lane.runner.run(job, self._places.run)
+            done: Done | Well = await lane.runner.run(job, self._places.run)
         except BaseException:  # cancelled a second time, inside of a hook
             _log.exception("job %s %s: its end was cut short; it goes back to its queue", job.name, job.id)
             done = Done(job.id, job.fence, "release")
@@ -338,11 +349,11 @@ class Worker:
             self.recycle = True
             self.stop()
 
-    def _count(self, done: Done) -> None:
+    def _count(self, done: Done | Well) -> None:
         tally = self.tally
-        if done.outcome == "ok":
+        if isinstance(done, Well):
             tally.done += 1
-            self._mean += 0.05 * (done.run_ms - self._mean)
+            self._mean += 0.05 * (done.ended - done.job.started - self._mean)
         elif done.outcome == "retry":
             tally.retried += 1
         elif done.outcome == "dead":

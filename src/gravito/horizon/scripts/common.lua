@@ -24,7 +24,8 @@
 --   gone       SET   ids that still have a member in a ready list, but no body
 --   waiting    HASH  id -> clients (parted by spaces) that want to hear of its end
 --   wake       LIST  at most one token, for workers that block
---   steps      HASH  worker -> its last step: '<serial>:<fence>:<ms>:<refused ids>'
+--   steps      HASH  worker -> its last step, '<worker>;wake' -> its last claim behind the wake token:
+--                    '<serial>:<fence>:<ms>:<refused ids>'
 --   producers  HASH  client -> its last push: '<serial>:<ms>:<answer>'
 --   outbox     LIST  '<seq>:<entry>', for other slots
 --   conf       HASH  paused, fence (counter of claims), seq (of parked jobs and the outbox), rolled (minute)
@@ -73,8 +74,11 @@ end
 
 -- A token for a blocked worker, unless there is one.
 local function wake()
-  if call('LLEN', WAKE) == 0 then call('LPUSH', WAKE, '1') end
+  if call('LPUSH', WAKE, '1') > 1 then call('LPOP', WAKE) end -- mostly there is none, and somebody waits
 end
+
+-- How many of the lines have jobs.
+local function ready() return call('EXISTS', KEYS[2], KEYS[3], KEYS[4], KEYS[5], FAIR) end
 
 local function earliest()
   local first = call('ZRANGE', DELAYED, 0, 0, 'WITHSCORES')
@@ -114,7 +118,8 @@ local function add(member, first, route)
   if line then line[#line + 1] = entry else lines[priority] = { entry } end
 end
 
-local function flush()
+-- `quiet`: wake nobody for them.
+local function flush(quiet)
   for priority, line in pairs(back) do each('RPUSH', KEYS[2 + priority], line) end
   for priority, line in pairs(front) do
     local reversed = {}
@@ -122,7 +127,8 @@ local function flush()
     each('LPUSH', KEYS[2 + priority], reversed)
   end
   back, front = {}, {}
-  if some then wake() end
+  if some and not quiet then wake() end
+  some = false
 end
 
 -- A rate limit's own entry among the delayed jobs. They are counted, for who wants the number of jobs.
@@ -313,7 +319,7 @@ local function exceptional(ids, extra)
   -- By index: '' for an id that the queue has, the holder's id for a unique key that is held; and the keys to hold.
   local odd, holds, here = {}, {}, {}
   local live = call('HMGET', JOBS, unpack(ids))
-  local kept = call('EXISTS', RESULTS) == 1 and call('HMGET', RESULTS, unpack(ids)) or {}
+  local kept = (#ids == 1 or call('EXISTS', RESULTS) == 1) and call('HMGET', RESULTS, unpack(ids)) or {}
   for i = 1, #ids do
     local id, e = ids[i], extra[i]
     if live[i] or kept[i] or here[id] then
@@ -352,7 +358,7 @@ local function take(ids, marks, bodies, extra)
   if n == 0 then return {} end
   local odd, holds = exceptional(ids, extra)
   local new, fresh, routes, delayed, lines, flat = {}, {}, {}, {}, {}, {}
-  local first, sooner, same = earliest(), false, #marks == 1
+  local first, sooner, same = nil, false, #marks == 1
   for i = 1, n do
     local id = ids[i]
     if odd[i] then
@@ -366,7 +372,8 @@ local function take(ids, marks, bodies, extra)
       if route then routes[#routes + 1], routes[#routes + 2] = id, cmsgpack.pack(route) end
       if due and due > now then
         delayed[#delayed + 1], delayed[#delayed + 2] = due, mark .. id
-        if not first or due < first then first, sooner = due, true end
+        first = first or earliest() or due + 1
+        if due < first then first, sooner = due, true end
       elseif route then
         lines[#lines + 1] = { mark .. id, route }
       else

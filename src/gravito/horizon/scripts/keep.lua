@@ -161,7 +161,7 @@ end
 local due = release_due(MOST)
 expire()
 flush()
-if arg[6] and call('EXISTS', KEYS[2], KEYS[3], KEYS[4], KEYS[5], FAIR) > 0 then wake() end
+if arg[6] and ready() > 0 then wake() end
 local outbox = 0
 if arg[7] then
   prune(unpack(arg[7]))

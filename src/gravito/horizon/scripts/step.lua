@@ -2,7 +2,9 @@
 -- same answer.
 --
 -- KEYS: see common.lua; the last are the counters of the minute. ARGV[2]: see common.lua. ARGV[1]:
--- {worker, serial, lease ms, want, keep, done}; keep: ended jobs to keep at most.
+-- {worker, serial, lease ms, want, keep, done, name}; keep: ended jobs to keep at most; name: under which the serials
+-- are counted, since a worker has a claim waiting behind its wake token while it makes steps. With nothing to do (no
+-- done, want 0) it gives the answer of the call with that serial; if none came, that one will claim nothing any more.
 --   done: {ids, fences, outcomes, records, groups, counts, fields, more, closed} or nothing.
 --     fences: for each, or one number for all
 --     outcomes: a letter for each: o ok, r retry, d dead, l release, c cancelled; '' if all are o
@@ -16,7 +18,7 @@
 --   refused ids (parted by spaces), length of the outbox if it grew}; {now ms} for a serial that was overtaken.
 -- The first write is always one that needs no memory: see despite_memory.
 
-local worker, serial, lease, want, keep, done = arg[1], arg[2], arg[3], arg[4], arg[5], arg[6]
+local worker, serial, lease, want, keep, done, name = arg[1], arg[2], arg[3], arg[4], arg[5], arg[6], arg[7]
 
 local function answer(due, fence, ids, joined, bodies, refused, outbox)
   local odd = {}
@@ -33,7 +35,7 @@ local function answer(due, fence, ids, joined, bodies, refused, outbox)
   return { now, due or -1, fence, joined, bodies, odd, refused, outbox }
 end
 
-local before = call('HGET', STEPS, worker)
+local before = call('HGET', STEPS, name)
 if before then
   local last, fence, refused = match(before, '^(%d+):(%d+):%d+:(.*)$')
   last = tonumber(last)
@@ -231,9 +233,9 @@ local function finish()
 end
 
 -- Members of a line, at most n; `dry` notes the lines that have no more. 4 is the line of jobs with a tenant.
-local dry = {}
+local dry, left = {}, 0 -- left: lines that have jobs
 local function pop(line, n)
-  if dry[line] or n <= 0 then return {} end
+  if left == 0 or dry[line] or n <= 0 then return {} end
   local got
   if line == 4 then
     local pairs_of = call('ZPOPMIN', FAIR, n)
@@ -243,7 +245,10 @@ local function pop(line, n)
   else
     got = call('LPOP', KEYS[2 + line], n) or {}
   end
-  if #got < n then dry[line] = true end
+  if #got < n then
+    dry[line] = true
+    if #got > 0 then left = left - 1 end
+  end
   return got
 end
 
@@ -286,10 +291,13 @@ end
 -- Most of a claim goes by priority. A tenth of it, or every eighth small claim, begins at a lower line, at another one
 -- each time, so that none starves. Jobs with a tenant and others of the default priority go before each other in turn.
 local MOST_SPECIAL = 64 -- they cost the server some times as much as others
+local FEW = 10 -- so many are looked at one by one at less than it costs to ask if some are special
 local HIGH_FIRST = serial % 2 == 0 and { 0, 1, 4, 2, 3 } or { 0, 1, 2, 4, 3 }
 local LOW_FIRST = { 3, 2, 4, 1 }
 local function collect(n)
-  specials = call('EXISTS', ROUTES) == 1
+  left = ready()
+  if left == 0 then return end
+  specials = n <= FEW or call('EXISTS', ROUTES) == 1
   if specials then n = math.min(n, MOST_SPECIAL) end
   local share = math.floor(n / 10)
   if share == 0 and serial % 8 == 0 then share = 1 end
@@ -301,17 +309,21 @@ local function collect(n)
   for _, line in ipairs(HIGH_FIRST) do draw(line, n - share - drawn) end
   for i = 0, 3 do draw(LOW_FIRST[(serial + i) % 4 + 1], n - drawn) end
   draw(0, n - drawn)
-  if drawn == n and call('EXISTS', KEYS[2], KEYS[3], KEYS[4], KEYS[5], FAIR) > 0 then wake() end
+  if drawn == n and ready() > 0 then wake() end
 end
 
 if done then finish() end
 local due
 if want > 0 and call('HGET', CONF, 'paused') ~= '1' then
   due = release_due(MOST)
-  flush()
+  flush(true) -- what is added is claimed by this very call, or wakes somebody behind it
   collect(want)
 else
   due = earliest()
+  if want == 0 and not done then -- whoever gave up waiting for a token may have taken one along
+    despite_memory()
+    if ready() > 0 then wake() end
+  end
 end
 flush()
 local joined = table.concat(ids, ' ')
@@ -323,7 +335,7 @@ else
   fence = 0
 end
 refused = table.concat(refused, ' ')
-if done or #ids > 0 then
-  call('HSET', STEPS, worker, string.format('%d:%d:%.0f:', serial, fence, now) .. refused)
+if done or #ids > 0 or want == 0 then
+  call('HSET', STEPS, name, string.format('%d:%d:%.0f:', serial, fence, now) .. refused)
 end
 return answer(due, fence, ids, joined, bodies, refused, outbox)
