@@ -373,6 +373,15 @@ async def test_a_bucket_of_numbers_too_large_for_a_double(redis: Client) -> None
     assert 10 <= sum(map(bool, decisions)) < 30  # one flows in each 86 ms
 
 
+async def test_a_server_s_clock_that_is_set_back_takes_nothing_from_a_bucket(redis: Client) -> None:
+    limiter = Limiter(redis, "calls", limit=10, per=3600, kind="bucket")
+    await limiter.attempt(4)
+    at, *rest = (await redis.get(limiter.key())).split()
+    await redis.set(limiter.key(), " ".join([str(int(at) + 3_600_000_000), *rest]))  # as if an hour later
+    assert (await limiter.check()).remaining == 6
+    assert (await limiter.attempt(6)).allowed
+
+
 async def test_a_bucket_whose_rule_is_changed(redis: Client) -> None:
     assert (await Limiter(redis, "calls", limit=10, per=3600, kind="bucket").attempt(8)).remaining == 2
     changed = Limiter(redis, "calls", limit=7, per=3601, kind="bucket", burst=10)

@@ -157,3 +157,18 @@ async def test_a_blocked_pop_whose_wire_is_killed_says_so(redis: Redis) -> None:
     with pytest.raises(errors.ConnectionLostError) as caught:
         await task
     assert caught.value.maybe_applied
+
+
+async def test_a_blocked_read_whose_wire_is_killed_is_not_sent_again(
+    redis: Redis, gravito_engine: Engine
+) -> None:
+    """It reads only; but `$` would mean another place by now, and what was added meanwhile would be passed over."""
+    async with Client.from_url(f"unix://{gravito_engine.path}", client_name="reader") as reader:
+        waiting = asyncio.ensure_future(reader.xread({"stream": "$"}, block=30_000))
+        await blocked(redis, 1)
+        (found,) = [each for each in await redis.client_list() if each["cmd"] == "xread"]
+        await redis.client_kill_filter(_id=found["id"])
+        with pytest.raises(errors.ConnectionLostError) as caught:
+            await asyncio.wait_for(waiting, 10)
+        assert caught.value.maybe_applied is False
+        assert reader.stats().retries == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -252,7 +253,10 @@ async def test_a_login_ends(browse: Make, monkeypatch: pytest.MonkeyPatch) -> No
     browser = browse(auth=Token(TOKEN))
     await browser.log_in()
     now = _auth.time.time()
-    monkeypatch.setattr(_auth.time, "time", lambda: now + 12 * 3600 + 1)
+    late = SimpleNamespace(time=lambda: now + 12 * 3600 + 1)
+    monkeypatch.setattr(
+        _auth, "time", late
+    )  # the browser, which would forget the cookie, keeps its own clock
     assert (await browser.get("/")).status_code == 303
     monkeypatch.undo()
     assert (await browser.get("/")).status_code == 200
