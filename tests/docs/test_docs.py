@@ -9,7 +9,7 @@ How a block is run:
 - `console`: lines that begin with `$`. `gravito doctor`, `gravito --version` and `pytest` are run; of the other commands of
   `gravito` and of `make`, the options and targets are checked.
 - `ini`, `yaml` and `dockerfile`: units, compose files and images. They are read, and each command of `gravito` in them
-  is checked likewise.
+  is checked likewise; units by `systemd-analyze verify`, too, where that is.
 - A block behind `<!-- file: name -->` is written to that file.
 - A block behind `<!-- not run: reason -->` is only compiled, and there may be few of them.
 - A block behind `<!-- other: celery -->` shows another library. It is compiled, and where that is installed, what the
@@ -29,6 +29,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -260,7 +261,7 @@ def check_gravito(block: Block, arguments: list[str]) -> None:
             assert option.partition("=")[0] in known, f"{block}: {command.name} has no {option}"
 
 
-def run_file(block: Block) -> None:
+def check_file(block: Block, folder: Path) -> None:
     """Read a configuration file of other programs, and check the commands in it."""
     if block.kind == "ini":
         unit = configparser.ConfigParser(strict=False, interpolation=None, delimiters=("=",))
@@ -269,6 +270,8 @@ def run_file(block: Block) -> None:
         assert unit.sections(), f"{block} has no section"
         found = [unit[section].get("ExecStart", "") for section in unit.sections()]
         words = [shlex.split(line) for line in found]
+        if shutil.which("systemd-analyze") is not None:
+            check_unit(block, folder)
     elif block.kind == "yaml":
         content = yaml.safe_load(block.code)
         words = [as_words(each.get("command", "")) for each in content.get("services", {}).values()]
@@ -280,6 +283,14 @@ def run_file(block: Block) -> None:
     for command in words:
         if command and Path(command[0]).name == "gravito":
             check_gravito(block, command[1:])
+
+
+def check_unit(block: Block, folder: Path) -> None:
+    """What systemd says of it; the program that it starts is not here."""
+    unit = folder / "page.service"
+    unit.write_text(re.sub(r"^ExecStart=\S+", "ExecStart=/usr/bin/env", block.code, flags=re.M))
+    done = program(["systemd-analyze", "verify", str(unit)], folder)
+    assert (done.returncode, done.stdout + done.stderr) == (0, ""), f"{block}: {done.stdout}{done.stderr}"
 
 
 def as_words(command: str | list[str]) -> list[str]:
@@ -304,7 +315,7 @@ async def check_page(page: str, folder: Path) -> None:
         elif block.kind == "console":
             await asyncio.to_thread(run_console, block, folder)
         elif block.kind in {"ini", "yaml", "dockerfile"}:
-            run_file(block)
+            await asyncio.to_thread(check_file, block, folder)
         elif block.kind == "python" and re.search(r"^asyncio\.run\(", block.code, re.M):
             await asyncio.to_thread(run_program, block, folder)
         elif block.kind == "python":
@@ -482,9 +493,9 @@ def test_the_checker_finds_a_line_that_is_never_reached() -> None:
         ("dockerfile", 'FROM python\nCMD ["gravito", "sreve"]\n'),
     ],
 )
-def test_the_checker_finds_a_command_that_is_not_there(kind: str, code: str) -> None:
+def test_the_checker_finds_a_command_that_is_not_there(kind: str, code: str, tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="has no"):
-        run_file(Block("README.md", 1, kind, code, ""))
+        check_file(Block("README.md", 1, kind, code, ""), tmp_path)
 
 
 def test_the_checker_finds_what_another_library_does_not_have() -> None:
