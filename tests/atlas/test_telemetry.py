@@ -11,12 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
+from tests.recorder import Recorder
 from tests.waiting import until
 
 from gravito import errors
@@ -27,50 +23,16 @@ from gravito.testing import ScriptedPeer
 SECRET = "canary-77ab"
 
 
-class Recorder:
-    """Providers that keep what they are told."""
-
-    def __init__(self) -> None:
-        self.exporter = InMemorySpanExporter()
-        self.tracers = TracerProvider()
-        self.tracers.add_span_processor(SimpleSpanProcessor(self.exporter))
-        self.reader = InMemoryMetricReader()
-        self.meters = MeterProvider(metric_readers=[self.reader])
-
-    def instrument(self, client: Client) -> None:
-        instrument(client, self.tracers, self.meters)
-
-    def spans(self) -> list[ReadableSpan]:
-        found = list(self.exporter.get_finished_spans())
-        self.exporter.clear()
-        return found
-
-    def names(self) -> list[str]:
-        return [span.name for span in self.spans()]
-
-    def points(self, name: str) -> list[Any]:
-        data = self.reader.get_metrics_data()
-        return [
-            point
-            for resource in (data.resource_metrics if data is not None else ())
-            for scope in resource.scope_metrics
-            for metric in scope.metrics
-            if metric.name == name
-            for point in metric.data.data_points
-        ]
-
-
 @pytest.fixture
 def recorder() -> Iterator[Recorder]:
     recorder = Recorder()
     yield recorder
-    recorder.tracers.shutdown()
-    recorder.meters.shutdown()
+    recorder.close()
 
 
 @pytest.fixture
 def told(redis: Client, recorder: Recorder) -> Client:
-    recorder.instrument(redis)
+    instrument(redis, recorder.tracers, recorder.meters)
     return redis
 
 
@@ -100,7 +62,7 @@ async def test_a_command_is_a_span(told: Client, recorder: Recorder) -> None:
 
 def test_an_address_with_a_port(recorder: Recorder) -> None:
     client = Client.from_url(f"redis://user:{SECRET}@127.0.0.1:1/3", retry=Retry(attempts=0))
-    recorder.instrument(client)
+    instrument(client, recorder.tracers, recorder.meters)
 
     async def main() -> None:
         with pytest.raises(errors.RefusedError):
@@ -225,12 +187,12 @@ async def test_views_tell_too(told: Client, recorder: Recorder) -> None:
         assert recorder.names() == ["GET", "MULTI GET"]
     async with ScriptedPeer() as peer:  # and their options hold
         client = Client.from_url(peer.url, timeouts={"drain": 0}, health_check=0)
-        recorder.instrument(client)
+        instrument(client, recorder.tracers, recorder.meters)
         view = client.with_options(timeout=0.05)
         for call in (view.get("k"), view.pipeline().get("k").execute()):
             with pytest.raises(errors.TimeoutError, match=r"0\.05"):
                 await call
-        recorder.instrument(view)  # a view by itself
+        instrument(view, recorder.tracers, recorder.meters)  # a view by itself
         with pytest.raises(errors.TimeoutError, match=r"0\.05"):
             await view.get("k")
         uninstrument(view)
@@ -266,7 +228,7 @@ async def test_durations(told: Client, recorder: Recorder) -> None:
 
 async def test_connections(told: Client, recorder: Recorder) -> None:
     other = Client.from_url(told.settings.url, name="other")
-    recorder.instrument(other)
+    instrument(other, recorder.tracers, recorder.meters)
     await told.ping()
     await told.blpop("nothing", 0.01)
     await until(lambda: told.stats().idle == 1)
@@ -290,8 +252,8 @@ async def test_connections(told: Client, recorder: Recorder) -> None:
 
 async def test_uninstrumented_is_as_before(redis: Client, recorder: Recorder) -> None:
     plain = set(vars(redis))
-    recorder.instrument(redis)
-    recorder.instrument(redis)  # replaces the first, so that nothing is told twice
+    instrument(redis, recorder.tracers, recorder.meters)
+    instrument(redis, recorder.tracers, recorder.meters)  # replaces the first, so that nothing is told twice
     await redis.get("k")
     await finished()
     assert recorder.names() == ["GET"]
@@ -305,7 +267,7 @@ async def test_uninstrumented_is_as_before(redis: Client, recorder: Recorder) ->
 
 def test_telemetry_keeps_no_client(recorder: Recorder) -> None:
     client = Client()
-    recorder.instrument(client)
+    instrument(client, recorder.tracers, recorder.meters)
     gone = weakref.ref(client)
     del client
     gc.collect()

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import CollectorRegistry, generate_latest
+from tests.recorder import Recorder
 from tests.waiting import until
 
 from gravito import errors
@@ -95,26 +90,6 @@ class TestPrometheus:
             CacheCollector("redis")  # type: ignore[arg-type]
 
 
-class Recorder:
-    """Providers that keep what they are told."""
-
-    def __init__(self) -> None:
-        self.exporter = InMemorySpanExporter()
-        self.tracers = TracerProvider()
-        self.tracers.add_span_processor(SimpleSpanProcessor(self.exporter))
-        self.reader = InMemoryMetricReader()
-        self.meters = MeterProvider(metric_readers=[self.reader])
-
-    def points(self) -> dict[str, list[Any]]:
-        data = self.reader.get_metrics_data()
-        return {
-            metric.name: list(metric.data.data_points)
-            for resource in (data.resource_metrics if data is not None else ())
-            for scope in resource.scope_metrics
-            for metric in scope.metrics
-        }
-
-
 @pytest.fixture
 def recorder() -> Recorder:
     return Recorder()
@@ -124,7 +99,7 @@ class TestOpenTelemetry:
     async def test_metrics(self, cache: Cache, recorder: Recorder) -> None:
         instrument(cache, recorder.tracers, recorder.meters)
         await work(cache)
-        points = recorder.points()
+        points = recorder.metrics()
         found = {
             (
                 point.attributes["gravito.cache.template"],
