@@ -278,8 +278,16 @@ async def test_a_pipeline_that_the_server_did_not_carry_out_is_sent_again(transa
         assert client.stats().retries == 1
 
 
-async def test_a_pipeline_of_which_something_was_carried_out_is_not_sent_again() -> None:
-    answers = iter([1, errors.ResponseError("LOADING the data set")])
+@pytest.mark.parametrize(
+    "replies",
+    [
+        [1, errors.ResponseError("LOADING the data set")],
+        [errors.ResponseError("LOADING the data set"), 1],
+        [errors.ResponseError("LOADING the data set"), errors.ResponseError("ERR of another kind")],
+    ],
+)
+async def test_a_pipeline_of_which_something_was_carried_out_is_not_sent_again(replies: list[Any]) -> None:
+    answers = iter(replies)
     async with ScriptedPeer(lambda command: next(answers)) as peer, client_of(peer) as client:
         with pytest.raises(errors.LoadingError):
             await client.pipeline(transaction=False).incr("n").incr("n").execute()
