@@ -90,6 +90,7 @@ async def page() -> HTMLResponse:
 
 
 PAGE = """<!doctype html><meta charset="utf-8"><title>Shop</title>
+<link rel="icon" href="data:,">
 <h1>Shop</h1>
 <form><input name="item" value="tea" aria-label="Item"> <button>Order</button></form>
 <ul aria-live="polite"></ul><p><a href="horizon/">The job queue</a></p>
