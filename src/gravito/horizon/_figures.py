@@ -84,11 +84,10 @@ def percentile(counts: Mapping[int, int], share: float) -> float | None:
     if not total:
         return None
     rank, before = share * total, 0
-    for bucket in sorted(counts):
-        count = counts[bucket]
+    for bucket, count in sorted(counts.items()):
         if before + count >= rank:
             if bucket >= len(BUCKETS):
-                return BUCKETS[-1]
+                break
             low = BUCKETS[bucket - 1] if bucket else 0.0
             return round(low + (BUCKETS[bucket] - low) * (max(rank - before, 0) / count), 2)
         before += count

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Counted", "Reader", "Span", "jobs_of", "row_of"]
 
 _MOST: Final = 16_000_000  # bytes of closed rows that are kept: those of a hundred queues
+_MINUTES: Final = 200  # open minutes that are remembered
 _TRIES: Final = 10  # to close what is open for long: each closes two hundred hours at most
 _Key = tuple[str, str, str | None]  # queue, kind of its periods, job
 _decode_sums = msgspec.msgpack.Decoder(dict[str, list[int]]).decode
@@ -50,7 +51,7 @@ class Counted(msgspec.Struct, frozen=True):
     Args:
         span: when.
         row: the counts of each closed period, as `_figures` packs them.
-        open: of the minutes that are not closed, the period that each is in, and its counters, each behind its name.
+        open: of the minutes that are not closed, the period that each is in, and the numbers of its jobs.
         before: sums by job before the span, packed; empty unless they were asked for, as `sums`.
         sums: at its end, without the open minutes.
         job: whose alone it is.
@@ -58,7 +59,7 @@ class Counted(msgspec.Struct, frozen=True):
 
     span: Span
     row: int
-    open: list[tuple[int, list[bytes]]] = []
+    open: list[tuple[int, dict[str, list[int]]]] = []
     before: bytes = b""
     sums: bytes = b""
     job: str | None = None
@@ -77,6 +78,8 @@ class Reader:
             OrderedDict()
         )  # closed rows, least recently used first
         self._size = 0  # bytes of it
+        # What was read last of open minutes, and what it says: of several, one is still written to.
+        self._read: OrderedDict[tuple[str, int], tuple[bytes, dict[str, list[int]]]] = OrderedDict()
 
     def __repr__(self) -> str:
         return f"<Reader, {self._size} bytes>"
@@ -106,10 +109,22 @@ class Reader:
         row = int.from_bytes(counts, "little") if job is None else _row_of(counts)
         row = known + shifted(row, span.first - before)
         self._keep(key, span, row, rolled)
+        pairs = zip(flat[::2], flat[1::2], strict=True)
         minutes = [
-            (span.period(minute), fields) for minute, fields in zip(flat[::2], flat[1::2], strict=True)
+            (span.period(minute), self._parsed((broker.queue, minute), data)) for minute, data in pairs
         ]
         return Counted(span, row, minutes, past, sums, job)
+
+    def _parsed(self, key: tuple[str, int], flat: list[bytes]) -> dict[str, list[int]]:
+        """The numbers by job in an open minute's hash."""
+        data = b"\0".join(flat)
+        known, numbers = self._read.pop(key, (b"", {}))
+        if known != data:
+            numbers = _by_job(flat)
+        self._read[key] = data, numbers
+        if len(self._read) > _MINUTES:
+            self._read.popitem(last=False)
+        return numbers
 
     def _recall(self, key: _Key, span: Span) -> tuple[int, int]:
         """The first period to ask for, and the row of those before it."""
@@ -158,43 +173,47 @@ def row_of(parts: Sequence[Counted], span: Span) -> int:
         span: when.
     """
     row = sum(shifted(part.row, span.first - part.span.first) for part in parts)
-    sums: dict[int, dict[bytes, int]] = {}
-    for part in parts:
-        for period, flat in part.open:
-            if span.first <= period <= span.last:
-                _count(sums.setdefault(period, {}), flat)
     job = parts[0].job if parts else None
-    for period, counts in sums.items():
-        numbers = [0] * PLACES
-        for field, count in counts.items():
-            name, at = places(field)
-            for place in at if job in (None, name) else ():
-                numbers[place] += count
-        row += packed(numbers, period - span.first)
+    shown: dict[int, list[Sequence[int]]] = {}
+    for part in parts:
+        for period, jobs in part.open:
+            if span.first <= period <= span.last:
+                some = jobs.values() if job is None else [jobs[job]] if job in jobs else []
+                shown.setdefault(period, []).extend(some)
+    for period, several in shown.items():
+        row += packed(_together(several), period - span.first)
     return row
 
 
 def jobs_of(parts: Sequence[Counted], span: Span) -> dict[str, list[int]]:
     """The numbers of the whole span by job, of some queues together."""
     found: dict[str, list[int]] = {}
-    sums: dict[bytes, int] = {}
+    open_ones: dict[str, list[Sequence[int]]] = {}
     for part in parts:
         _add_between(found, part.before, part.sums)
-        for period, flat in part.open:
+        for period, jobs in part.open:
             if span.first <= period <= span.last:
-                _count(sums, flat)
-    for field, count in sums.items():
-        name, at = places(field)
-        numbers = found.setdefault(name, [0] * PLACES)
-        for place in at:
-            numbers[place] += count
+                for name, numbers in jobs.items():
+                    open_ones.setdefault(name, []).append(numbers)
+    for name, several in open_ones.items():
+        found[name] = _together([found[name], *several] if name in found else several)
     return {name: numbers for name, numbers in sorted(found.items()) if any(numbers)}
 
 
-def _count(sums: dict[bytes, int], flat: list[bytes]) -> None:
-    """Add an open minute's hash."""
+def _together(several: Sequence[Sequence[int]]) -> list[int]:
+    return [sum(column) for column in zip(*several, strict=True)]
+
+
+def _by_job(flat: list[bytes]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
     for field, count in zip(flat[::2], flat[1::2], strict=True):
-        sums[field] = sums.get(field, 0) + int(count)
+        name, at = places(field)
+        numbers = found.get(name)
+        if numbers is None:
+            numbers = found[name] = [0] * PLACES
+        for place in at:
+            numbers[place] += int(count)
+    return found
 
 
 def _add_between(found: dict[str, list[int]], before: bytes, after: bytes) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 
 from gravito.errors import HorizonError
-from gravito.horizon._figures import Figures, figures_of, numbers_of, total_of
+from gravito.horizon._figures import Figures, figures_of, numbers_of, shifted, total_of
 from gravito.horizon._periods import Counted, Reader, Span, jobs_of, row_of
 
 if TYPE_CHECKING:
@@ -97,9 +97,9 @@ class Statistics:
     async def days(self, queues: Sequence[str]) -> tuple[Metrics, Metrics]:
         """The metrics of 24h and 7d, without those by job: one is a part of the other."""
         week = await self.span("7d")
-        parts = await self.counted(week, queues)
+        row = row_of(await self.counted(week, queues), week)
         day = Span(week.kind, week.last - _HOURS["24h"] + 1, week.last)
-        return metrics_of("24h", day, parts), metrics_of("7d", week, parts)
+        return _metrics("24h", day, shifted(row, day.first - week.first)), _metrics("7d", week, row)
 
     async def hour(self, queues: Sequence[str]) -> tuple[Metrics, dict[str, Figures]]:
         """The metrics of 1h without those by job, and the figures of the last minute that is over, by queue."""
@@ -141,12 +141,15 @@ def metrics_of(window: Window, span: Span, parts: Sequence[Counted], *, by_job: 
         parts: of each queue; see `row_of`.
         by_job: each job's figures, too, for which the parts were read.
     """
-    row = row_of(parts, span)
+    found = jobs_of(parts, span) if by_job else {}
+    jobs = {name: figures_of(numbers) for name, numbers in found.items()}
+    return _metrics(window, span, row_of(parts, span), jobs)
+
+
+def _metrics(window: Window, span: Span, row: int, jobs: dict[str, Figures] | None = None) -> Metrics:
     step = 60 if span.kind == "minutes" else 3600
     points = tuple(
         Point(at=datetime.fromtimestamp((span.first + at) * step, UTC), figures=figures_of(numbers))
         for at, numbers in enumerate(numbers_of(row, len(span)))
     )
-    found = jobs_of(parts, span) if by_job else {}
-    jobs = {name: figures_of(numbers) for name, numbers in found.items()}
-    return Metrics(window=window, step=step, points=points, total=_total(row, span), jobs=jobs)
+    return Metrics(window=window, step=step, points=points, total=_total(row, span), jobs=jobs or {})

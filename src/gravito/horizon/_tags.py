@@ -11,6 +11,7 @@ import msgspec
 from gravito.errors import HorizonError, PayloadError
 from gravito.horizon import _payload
 from gravito.horizon._index import State, index
+from gravito.horizon._messages import Sizes
 from gravito.horizon._payload import NIL, Body
 from gravito.horizon._rows import JobRow, read_row
 
@@ -100,9 +101,8 @@ class Tags:
         """
         tags = await self.watched()
         found: dict[str, dict[str, list[_Found]]] = {tag: {} for tag in tags}
-        places = [(self._horizon.broker(queue), state) for queue in queues for state in get_args(State)]
         share = max(_LEAST, most // max(1, len(queues)))
-        looks = await asyncio.gather(*[self._look(*place, share, found) for place in places]) if tags else []
+        looks = await asyncio.gather(*[self._look(queue, share, found) for queue in queues]) if tags else []
         rows = [
             TagRow(
                 tag=tag,
@@ -114,12 +114,21 @@ class Tags:
         return TagPage(tags=rows, looked=sum(one for one, _ in looks), total=sum(all for _, all in looks))
 
     async def _look(
-        self, broker: Broker, state: State, most: int, found: dict[str, dict[str, list[_Found]]]
+        self, queue: str, most: int, found: dict[str, dict[str, list[_Found]]]
     ) -> tuple[int, int]:
-        line = index(broker, state)
-        entries, total = await asyncio.gather(line.page(0, most), line.count())
+        """How many jobs of a queue were looked at, and how many there are."""
+        broker = self._horizon.broker(queue)
+        sizes = await broker.sizes()
+        counts = {state: _count(sizes, state) for state in get_args(State)}
+        looks = [self._look_at(broker, state, most, found) for state, count in counts.items() if count]
+        return sum(await asyncio.gather(*looks)), sum(counts.values())
+
+    async def _look_at(
+        self, broker: Broker, state: State, most: int, found: dict[str, dict[str, list[_Found]]]
+    ) -> int:
+        entries = await index(broker, state).page(0, most)
         if not entries:
-            return 0, total
+            return 0
         client = broker.client.with_options(decode_responses=False)
         part = broker.keys.part("results" if state == "done" else "jobs")
         kept: Any = await client.hmget(part, [job_id for _, job_id in entries])
@@ -129,7 +138,7 @@ class Tags:
             for tag in set(body.extra.tags if body is not None and body.extra is not None else ()):
                 if tag in found:
                     found[tag].setdefault(state, []).append((at * has_ended, broker.queue, job_id))
-        return len(entries), total
+        return len(entries)
 
     async def _latest(self, jobs: list[_Found]) -> list[JobRow]:
         first = sorted(jobs, reverse=True)[:_LATEST]
@@ -139,6 +148,10 @@ class Tags:
         return [
             read_row(self._horizon, queue, look) for (_, queue, _), look in zip(first, looks, strict=True)
         ]
+
+
+def _count(sizes: Sizes, state: State) -> int:
+    return sum(sizes.ready) + sizes.fair if state == "ready" else int(getattr(sizes, state))
 
 
 def _body(data: bytes | None, *, ended: bool) -> Body | None:

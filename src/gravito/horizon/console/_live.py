@@ -24,7 +24,7 @@ log = logging.getLogger("gravito.horizon")
 EVERY: Final = 1.0  # seconds between two samples
 _SHARE: Final = 10.0  # times as long as a sample took
 _SLOWEST: Final = 10.0  # seconds
-_RAREST: Final = 30.0  # seconds
+_RAREST: Final = 60.0  # seconds
 # Seconds that one answer lasts; the browser then asks anew. So a login that ended is seen, and a server that wants to
 # end waits no longer than this for its open pages.
 LIFE: Final = 30.0
@@ -158,12 +158,13 @@ class Live:
         """Pages that are open."""
         return sum(sampler.watchers for some in self._samplers.values() for sampler in some.values())
 
-    def response(self, key: str, source: Source) -> LiveResponse | None:
+    def response(self, key: str, source: Source, pace: float = 1.0) -> LiveResponse | None:
         """An answer that goes on; None if there are too many.
 
         Args:
             key: what is sampled: one sampler serves all who ask for the same.
             source: how.
+            pace: how much longer than others it waits between two samples.
         """
         if self._ending or self.watchers >= MOST:
             return None
@@ -172,7 +173,7 @@ class Live:
         if sampler is None:
             self._forget(samplers)
             kind = key.partition("?")[0]
-            sampler = samplers[key] = Sampler(source, self._every, lambda: _watched(samplers, kind))
+            sampler = samplers[key] = Sampler(source, self._every * pace, lambda: _watched(samplers, kind))
         return LiveResponse(sampler, self._life, self._open)
 
     def open(self) -> None:

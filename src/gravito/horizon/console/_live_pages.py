@@ -28,14 +28,20 @@ __all__ = ["SOURCES", "live_route", "source"]
 
 Source = Callable[[Site, str], Awaitable[Values]]
 SOURCES: Final[dict[str, Source]] = {}  # by name
+_PACES: Final[dict[str, int]] = {}  # likewise: seconds between two samples, if the console's own are one
 
 
-def source(name: str) -> Callable[[Source], Source]:
-    """Decorator: a source of this name. It gets the parameter `of` of the address as its second argument."""
+def source(name: str, every: int = 1) -> Callable[[Source], Source]:
+    """Decorator: a source of this name. It gets the parameter `of` of the address as its second argument.
+
+    Args:
+        name: below /live/.
+        every: seconds between two samples.
+    """
 
     def enter(function: Source) -> Source:
         assert name not in SOURCES
-        SOURCES[name] = function
+        SOURCES[name], _PACES[name] = function, every
         return function
 
     return enter
@@ -50,7 +56,7 @@ def live_route(site: Site) -> Route:
         found = SOURCES.get(name)
         if found is None:
             raise NotFoundError(f"there are no live values {name!r}")
-        response = site.live.response(f"{name}?{of}", lambda: found(site, of))
+        response = site.live.response(f"{name}?{of}", lambda: found(site, of), _PACES[name])
         return response or JSONResponse({"error": "too many open pages"}, 503, {"retry-after": "10"})
 
     return Route("/live/{name}", endpoint, name="live")
@@ -62,7 +68,7 @@ async def overview(site: Site, of: str) -> Values:
     return overview_values(await read_overview(site, live=True))
 
 
-@source("queue")
+@source("queue", every=2)
 async def queue(site: Site, of: str) -> Values:
     """One queue; `of` is its name."""
     workers = await site.lately("workers", 2.0, site.repository.workers)
@@ -71,26 +77,26 @@ async def queue(site: Site, of: str) -> Values:
     return {"shape": queue_shape(site, row), **queue_values(row, workers, rate)}
 
 
-@source("workers")
+@source("workers", every=2)
 async def workers(site: Site, of: str) -> Values:
     """All workers."""
     records = await site.lately("workers", 2.0, site.repository.workers)
     return worker_values(records, site.horizon.broker("default").now_ms())
 
 
-@source("running")
+@source("running", every=2)
 async def running(site: Site, of: str) -> Values:
     """What the workers run."""
     return await running_values(site, await site.lately("workers", 2.0, site.repository.workers))
 
 
-@source("batch")
+@source("batch", every=2)
 async def batch(site: Site, of: str) -> Values:
     """One batch; `of` is its id."""
     return batch_values(await site.repository.batch(of))
 
 
-@source("alerts")
+@source("alerts", every=2)
 async def alerts(site: Site, of: str) -> Values:
     """Which alerts fire."""
     return {"shape": alerts_shape([(row.name, row.firing) for row in await read_alert_rows(site)])}

@@ -185,16 +185,14 @@ async def list_jobs(
 
 async def running(ask: Ask) -> Response:
     """What runs now, and for how long."""
-    page, workers = await asyncio.gather(
-        ask.repository.jobs("running", limit=RUNNING), ask.repository.workers()
-    )
-    rows = [row for row in page.jobs if row.state == "running"]
-    value = await running_values(ask.site, workers)
-    told = await ask.repository.progress([(row.queue, row.id) for row in rows])
+    age = 4.0 * ask.again  # seconds: jobs come and go, and as many pages read themselves anew as are open
+    workers = await ask.site.lately("workers", min(age, 2.0), ask.repository.workers)
+    total, rows, told = await ask.site.lately("running", age, lambda: _running(ask.repository))
+    value = await ask.site.lately("running values", age, lambda: running_values(ask.site, workers))
     return ask.render(
         "running.html",
         rows=rows,
-        total=page.total,
+        total=total,
         attempts={one.id: one.attempt for worker in workers for one in worker.jobs},
         told=told,
         value=value,
@@ -202,6 +200,13 @@ async def running(ask: Ask) -> Response:
         # of these rows: workers may say so a little later, and until then the page is not what they say
         shape=fingerprint(sorted(row.id for row in rows)),
     )
+
+
+async def _running(repository: Repository) -> tuple[int, list[JobRow], dict[str, Progress]]:
+    """How many jobs run, some of them, and how far these are."""
+    page = await repository.jobs("running", limit=RUNNING)
+    rows = [row for row in page.jobs if row.state == "running"]
+    return page.total, rows, await repository.progress([(row.queue, row.id) for row in rows])
 
 
 async def running_values(site: Site, workers: list[WorkerRecord]) -> dict[str, str]:
