@@ -29,7 +29,9 @@ class Contender:
         self._near.setup(f"redis://{host}:{port}/0", client_side=True, **pool)
         self._memory = Cache("memory")
         self._memory.setup("mem://")
-        for cache in (self._cache, self._near, self._memory):
+        self._apart = Cache("memory, pickled")
+        self._apart.setup("mem://", pickle_type="default")
+        for cache in (self._cache, self._near, self._memory, self._apart):
             await cache.init()
             stack.push_async_callback(cache.close)
 
@@ -60,9 +62,13 @@ class Contender:
         return {"decorator": lambda number: decorated(number, TEAM)}
 
     def locals(self) -> Mapping[str, Get]:
-        return {"memory": self._memory.get, "client side": self._near.get}
+        return {
+            "memory": self._memory.get,  # the very object, for all who ask
+            "memory, pickled": self._apart.get,  # each gets one of their own, as of the others
+            "client side": self._near.get,
+        }
 
     async def fill_locals(self, key: str) -> None:
         """What `locals` get."""
-        for cache in (self._memory, self._near):
+        for cache in (self._memory, self._apart, self._near):
             await cache.set(key, VALUE, expire=TTL)

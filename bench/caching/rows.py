@@ -24,7 +24,8 @@ MODULES = {
 COLUMNS = (*MODULES, *(name for name in sync.CONTENDERS if name != OURS))
 NOTE = (
     "caches: objects of 1 KB, the same for all. aiocache has no tags: its function has none."
-    " The local tier of Gravito is kept honest by the server, a cache in memory is not"
+    " The local tier of Gravito is kept honest by the server, a cache in memory is not. That of cashews, unless it"
+    " pickles, gives all callers the same object: what one of them changes, the others see"
 )
 PINGS = 10  # commands of one sample that are none of a hit: the first read, and signs of life
 
@@ -176,7 +177,7 @@ async def _calls(client: Client) -> int:
 
 
 def _check(value: Any) -> None:
-    if value != VALUE:
+    if type(value) is not type(VALUE) or value != VALUE:
         raise AssertionError(f"the cache answered {value!r}")
 
 

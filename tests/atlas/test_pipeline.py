@@ -9,6 +9,7 @@ import pytest
 import redis.exceptions as redis_errors
 
 from gravito import errors
+from gravito.atlas._bundle import bundle
 from gravito.atlas.client import Client
 from gravito.atlas.embedded import Engine
 
@@ -254,3 +255,29 @@ async def test_a_converter_that_fails_stands_in_its_place(redis: Redis) -> None:
         await redis.pipeline(False).echo("x").exec()
     with pytest.raises(ValueError, match="unreadable"):
         await redis.echo("x")
+
+
+# -- bundles -------------------------------------------------------------------------------------------------
+
+
+async def test_a_bundle_is_one_write_with_errors_in_their_places(redis: Redis) -> None:
+    await redis.ping()
+    before = redis.stats().commands
+    replies = await bundle(redis, [("SET", "a", b"\xff", "PX", 60_000), ("INCR", "a"), ("MGET", "a", "none")])
+    assert redis.stats().commands - before == 3
+    assert replies[0] == b"OK"
+    assert isinstance(replies[1], errors.ResponseError)
+    assert replies[2] == [b"\xff", None]
+    assert await bundle(redis, []) == []
+
+
+async def test_a_bundle_of_a_client_with_options(gravito_engine: Engine) -> None:
+    url = f"unix://{gravito_engine.ensure()}"
+    async with Client.from_url(url, key_prefix="app:") as prefixed, Client.from_url(url) as plain:
+        assert (await bundle(prefixed, [("SET", "b", "1"), ("MGET", "b")]))[1] == [b"1"]
+        assert await plain.get("app:b") == "1"
+        patient = plain.with_options(timeout=60)
+        assert (await bundle(patient, [("SET", "c", "1"), ("MGET", "c")]))[1] == [b"1"]
+        with pytest.raises(errors.DataError):
+            await bundle(plain, [("SET", "d", object())])
+        assert await plain.get("d") is None

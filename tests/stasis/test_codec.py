@@ -10,6 +10,7 @@ import pickle
 import random
 import subprocess
 import sys
+import threading
 import types
 import zlib
 from collections import OrderedDict
@@ -27,9 +28,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gravito import errors
-from gravito.stasis import _faithful
-from gravito.stasis._codec import Codec
-from gravito.stasis._compression import compress, compression_id
+from gravito.stasis import _codec, _faithful
+from gravito.stasis._codec import LATER, Codec
+from gravito.stasis._compression import compress, compression_id, decompress
 from gravito.stasis._models import Models
 
 SECRET = "sixteen bytes or more"
@@ -683,3 +684,57 @@ def test_zstd_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
         Codec(compression="zstd")
     with pytest.raises(errors.UnreadableValueError, match="compressed by zstd, which is not installed here"):
         codec().decode(body, "k")
+
+
+# -- what takes long -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compression", ["zlib", "lzma"])
+@pytest.mark.parametrize("serializer", SERIALIZERS)
+async def test_a_large_value_is_decompressed_in_a_thread(
+    serializer: str, compression: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec = Codec(serializer, compression, secret=SECRET if serializer == "pickle" else None)
+    where: list[int] = []
+
+    def noting(*args: Any) -> bytes:
+        where.append(threading.get_ident())
+        return decompress(*args)
+
+    monkeypatch.setattr(_codec, "decompress", noting)
+    for size, apart in ((100_000, False), (1_000_000, True)):
+        body = codec.encode("x" * size, "k")
+        assert (codec.decode_now(body, "k") is LATER) is apart
+        where.clear()
+        assert await codec.decode_apart(b"..." + body, "k", at=3) == "x" * size
+        assert (where[-1] != threading.get_ident()) is apart
+        assert codec.decode(body, "k") == "x" * size
+
+
+async def test_a_large_value_is_bounded_before_a_thread_is_asked_for_more() -> None:
+    body = Codec(compression="zlib").encode("x" * 1_000_000, "k")
+    small = Codec(max_bytes=500_000)
+    assert small.decode_now(body, "k") is LATER  # nothing was decompressed
+    with pytest.raises(errors.UnreadableValueError, match="more than max_bytes=500000"):
+        await small.decode_apart(body, "k")
+    with pytest.raises(errors.UnreadableValueError, match="cannot be read"):
+        await Codec().decode_apart(body[:-1], "k")
+    signed = Codec("pickle", "zlib", secret=SECRET).encode("x" * 1_000_000, "k")
+    with pytest.raises(errors.UnreadableValueError, match="another secret"):
+        await Codec("pickle", secret="another one of sixteen").decode_apart(signed, "k")
+
+
+def test_many_bodies_at_once() -> None:
+    codec = Codec()
+    values = [1, "a", {"b": [1]}, (1, 2), None]
+    bodies = [b"12" + codec.encode(value, "k") for value in values]
+    assert codec.decode_all(bodies, 2) == values
+    for odd in (
+        b"12",
+        b"12\x00",
+        b"12\x00\xc1",
+        b"12\x00\x01\x01",
+        b"12" + Codec("json").encode(1, "k"),
+        None,
+    ):
+        assert codec.decode_all([*bodies, odd], 2) is None

@@ -105,21 +105,31 @@ class Tracked(Client):
             The values in that order, None for a key without one. None instead of a list if one would have to be asked
             for.
         """
+        copies = self.copies(names)
+        return None if copies is None else [kept.value for kept in copies]
+
+    def copies(self, names: Iterable[str]) -> list[Kept] | None:
+        """As `at_hand`, but what is kept itself: with a place for what a reader makes of the value, see `attach`."""
         shelves, shelf = self._here
         if shelves is None or get_running_loop() is not shelves.loop:
             return None
         now = monotonic()
-        values = []
+        copies = []
         try:
             for name in names:
                 kept = shelf[name]
                 if now >= kept.until or now >= kept.keeper.confirmed:
                     return None
                 kept.hits += 1
-                values.append(kept.value)
+                copies.append(kept)
         except KeyError:
             return None
-        return values
+        return copies
+
+    def attach(self, kept: Kept, made: Any, size: int) -> bool:
+        """See `Shelves.attach`."""
+        shelves, _ = self._here
+        return shelves is not None and shelves.attach(kept, made, size)
 
     def kept_for(self, name: str) -> float | None:
         """For how long the value that `get` and `mget` give of a key is kept here still, unless it changes.

@@ -50,7 +50,7 @@ async def compute_anew(view: Computed, key: str, policy: Policy, factory: Factor
         if failed:
             raise failed[0]
         if landing.value is not UNSET or landing.kept_error is not None:
-            return landing.take(core, job, True)
+            return await landing.take(core, job, True)
     raise errors.CacheError(
         f"{key!r}: others changed it while it was to be refreshed, {_TRIES} times in a row"
     )

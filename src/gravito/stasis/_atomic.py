@@ -10,7 +10,8 @@ from gravito.stasis._core import both
 from gravito.stasis._policy import UNSET, Unset
 from gravito.stasis._reads import Found
 from gravito.stasis._ttl import TTL, ttl_ms
-from gravito.stasis._values import Values, is_readable, versions_of
+from gravito.stasis._values import Values, is_readable
+from gravito.stasis._writing import versions_of
 from gravito.stasis.store import KEEP
 
 __all__ = ["Atomic"]
@@ -56,7 +57,7 @@ class Atomic(Values):
         core = self._core
         for _ in range(_TRIES):
             found = await self._find_surely(entry, key)
-            value = self._judged(key, entry, found, type)
+            value = await self._judged(key, entry, found, type)
             if value is UNSET:
                 return default
             if await core.guard.within(core.store.swap(entry, found.seen, None)):

@@ -49,9 +49,24 @@ _encode_tags: Final = msgspec.msgpack.Encoder(order="deterministic").encode
 _decode_tags: Final = msgspec.msgpack.Decoder(dict[str, bytes]).decode
 
 
+_ids: Final[
+    list[bytes]
+] = []  # random bytes that were drawn already: a call of the system costs more than the rest
+_MANY_IDS: Final = 256
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_ids.clear)  # no two processes may use the same
+
+
 def new_id() -> bytes:
-    """8 random bytes for a blob's id or a version. Not of a generator that a fork would copy."""
-    return os.urandom(VERSION_BYTES)
+    """8 random bytes of the system's for a blob's id or a version."""
+    try:
+        return _ids.pop()  # one step, whichever thread takes it
+    except IndexError:
+        drawn = os.urandom(VERSION_BYTES * _MANY_IDS)
+        _ids.extend(
+            [drawn[at : at + VERSION_BYTES] for at in range(VERSION_BYTES, len(drawn), VERSION_BYTES)]
+        )
+        return drawn[:VERSION_BYTES]
 
 
 def id_of(raw: bytes) -> bytes:

@@ -14,27 +14,39 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from typing import Any, Final
 
 from gravito import errors
-from gravito.stasis._compression import NAMES, compress, compression_id, decompress
+from gravito.stasis._compression import NAMES, announced, compress, compression_id, decompress
+from gravito.stasis._faithful import is_plain
 from gravito.stasis._models import Models
-from gravito.stasis._serializers import JsonFormat, MsgpackFormat, OwnFormat, PickleFormat, Serializer
+from gravito.stasis._serializers import (
+    REFUSALS,
+    JsonFormat,
+    MsgpackFormat,
+    OwnFormat,
+    PickleFormat,
+    Serializer,
+)
 
-__all__ = ["Codec"]
+__all__ = ["LATER", "Codec"]
 
 _MSGPACK: Final = 0
 _JSON: Final = 1
 _PICKLE: Final = 2
 _OWN: Final = 7
 _BOXED: Final = 0x08
-_USUAL: Final = (_MSGPACK, _MSGPACK | _BOXED)
+_USUAL: Final = frozenset({_MSGPACK, _MSGPACK | _BOXED})
 _NUMBERS: Final = {"msgpack": _MSGPACK, "json": _JSON, "pickle": _PICKLE}
+_PLAIN: Final = bytes([_MSGPACK])
 _FLAGS: Final = tuple(bytes([flags]) for flags in range(256))
 _SECRET_BYTES: Final = 16
 _MAC: Final = 32
+LATER: Final = object()  # in place of a value: it is not to be had without an await
 _LARGE: Final = 128 * 1024  # bytes; compressing more takes longer than handing it to a thread
+_LONG: Final = 256 * 1024  # the same of decompressing, by the length that is announced
 _MOST: Final = 2**32 - 1  # what four bytes of length can say
 
 _Secrets = str | bytes | Iterable[str | bytes] | None
@@ -89,6 +101,8 @@ class Codec:
             self._formats[_OWN] = OwnFormat(serializer)
         self._dumps = self._formats[self._number].dumps
         self._read = msgpack.read  # the usual way, without a look-up
+        # the same of writing
+        self._quick = msgpack.encode if self._number == _MSGPACK and not self.compresses else None
         name = self._name.encode()
         self._own_head = bytes([len(name)]) + name
 
@@ -108,6 +122,13 @@ class Codec:
             SerializationError: the value would not come back as it is, or is too large. Names the key, the type
                 and what to do.
         """
+        if self._quick is not None:
+            try:
+                data = self._quick(value)
+                if is_plain(value) and len(data) < self._max_bytes:
+                    return b"".join((_PLAIN, data))
+            except (*REFUSALS, RecursionError):
+                pass  # it is not plain
         return self._packed(*self._dumped(value, key, type), key)
 
     async def encode_apart(self, value: Any, key: str, type: Any = None) -> bytes:
@@ -152,7 +173,7 @@ class Codec:
             return _FLAGS[flags] + self._own_head + data
         return _FLAGS[flags] + _signature(self._secrets[0], key, flags, data) + data
 
-    def decode(self, body: bytes | memoryview, key: str, type: Any = None, *, at: int = 0) -> Any:
+    def decode(self, body: bytes | memoryview, key: str, type: Any = None, at: int = 0) -> Any:
         """The value in `body`.
 
         Args:
@@ -165,30 +186,60 @@ class Codec:
         Raises:
             UnreadableValueError: for the cache a miss. The message says why, and what to do.
         """
+        return self.decode_now(body, key, type, at, _MOST)
+
+    def decode_now(
+        self, body: bytes | memoryview, key: str, type: Any = None, at: int = 0, most: int = _LONG
+    ) -> Any:
+        """As `decode`; LATER, and nothing is decompressed, if it would be more than `most` bytes."""
         try:
             flags = body[at]
             if type is None and flags in _USUAL:
                 return self._read(body[at + 1 :])
-            return self._decode_other(flags, memoryview(body)[at + 1 :], key, type)
+            packed: bytes | memoryview = self._unsigned(flags, memoryview(body)[at + 1 :], key)
+            if flags >> 4:
+                if announced(packed) > most:
+                    return LATER
+                packed = decompress(packed, flags >> 4, self._max_bytes)
+            return self._formats[flags & 7].loads(packed, bool(flags & _BOXED), type)
         except Exception as error:  # the bytes may be anybody's: whatever they cause is a miss
-            raise errors.UnreadableValueError(f"{key!r} cannot be read: {_why(error)}") from error
+            raise _unreadable(key, error) from error
 
-    def _decode_other(self, flags: int, data: memoryview, key: str, type: Any) -> Any:
-        """With a type, compressed, or not MessagePack."""
+    def decode_all(self, bodies: Sequence[Any], at: int) -> list[Any] | None:
+        """The values in several usual bodies; None if one of them has to be looked at by itself."""
+        try:  # each look at all of them is one call
+            if _USUAL.issuperset(map(itemgetter(at), bodies)):
+                return [*map(self._read, map(itemgetter(slice(at + 1, None)), bodies))]
+        except Exception:  # the bytes may be anybody's; `decode` says of which, and why
+            pass
+        return None
+
+    async def decode_apart(self, body: bytes | memoryview, key: str, type: Any = None, at: int = 0) -> Any:
+        """As `decode`; a large value is decompressed in a thread, which leaves the event loop to others meanwhile."""
+        value = self.decode_now(body, key, type, at)
+        if value is not LATER:
+            return value
+        try:
+            flags = body[at]
+            packed = self._unsigned(flags, memoryview(body)[at + 1 :], key)
+            data = await asyncio.to_thread(decompress, packed, flags >> 4, self._max_bytes)
+            return self._formats[flags & 7].loads(data, bool(flags & _BOXED), type)
+        except Exception as error:  # as above
+            raise _unreadable(key, error) from error
+
+    def _unsigned(self, flags: int, data: memoryview, key: str) -> memoryview:
+        """What the serializer, or the compressor, is to read."""
         number = flags & 7
-        form = self._formats.get(number)
-        if form is None:
+        if number not in self._formats:
             raise errors.UnreadableValueError(f"this cache does not read {_writer(number)}")
         if number == _PICKLE:
-            data = self._verified(flags, data, key)
-        elif number == _OWN:
+            return self._verified(flags, data, key)
+        if number == _OWN:
             head = len(self._own_head)
             if data[:head] != self._own_head:
                 raise errors.UnreadableValueError(f"it was not written by serializer {self._name!r}")
-            data = data[head:]
-        if flags >> 4:
-            return form.loads(decompress(data, flags >> 4, self._max_bytes), bool(flags & _BOXED), type)
-        return form.loads(data, bool(flags & _BOXED), type)
+            return data[head:]
+        return data
 
     def _verified(self, flags: int, data: memoryview, key: str) -> memoryview:
         """What stands behind a signature that one of the secrets made. Nothing else of the bytes is looked at."""
@@ -207,6 +258,10 @@ def _signature(secret: bytes, key: str, flags: int, data: bytes | memoryview) ->
     """HMAC-SHA256. The key's length comes first, so that no byte can pass from the key to what follows."""
     name = key.encode("utf-8", "surrogatepass")
     return hmac.digest(secret, b"".join((b"%d:" % len(name), name, _FLAGS[flags], data)), "sha256")
+
+
+def _unreadable(key: str, error: Exception) -> errors.UnreadableValueError:
+    return errors.UnreadableValueError(f"{key!r} cannot be read: {_why(error)}")
 
 
 def _about(key: str, value: Any) -> str:

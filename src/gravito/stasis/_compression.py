@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from gravito import errors
 
-__all__ = ["NAMES", "compress", "compression_id", "decompress"]
+__all__ = ["NAMES", "announced", "compress", "compression_id", "decompress"]
 
 # Somebody waits for each value, and small ones are compressed on the event loop: levels are chosen for speed.
 _LEVEL: Final = 3
@@ -127,7 +127,12 @@ def compress(data: bytes, number: int) -> bytes:
     return len(data).to_bytes(4, "big") + compressor.compress(data)
 
 
-def decompress(data: memoryview, number: int, max_bytes: int) -> bytes:
+def announced(data: bytes | memoryview) -> int:
+    """How many bytes they say to be when decompressed."""
+    return int.from_bytes(data[:4], "big")
+
+
+def decompress(data: bytes | memoryview, number: int, max_bytes: int) -> bytes:
     """What `compress` was given.
 
     Raises:
@@ -138,12 +143,12 @@ def decompress(data: memoryview, number: int, max_bytes: int) -> bytes:
     if compressor is None:
         name = NAMES[number] if number < len(NAMES) else f"number {number}"
         raise errors.UnreadableValueError(f"compressed by {name}, which is not installed here")
-    length = int.from_bytes(data[:4], "big")
+    length = announced(data)
     if length > max_bytes:
         raise errors.UnreadableValueError(
             f"{length} bytes when decompressed, more than max_bytes={max_bytes}"
         )
-    out = compressor.decompress(data[4:], length)
+    out = compressor.decompress(memoryview(data)[4:], length)
     if len(out) != length:
         raise errors.UnreadableValueError("the compressed bytes are longer or shorter than they say")
     return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, Unpack
 
@@ -12,9 +12,11 @@ import msgspec
 from gravito import errors
 from gravito.stasis._atomic import Atomic
 from gravito.stasis._blob import id_of
+from gravito.stasis._codec import LATER
 from gravito.stasis._flight import Flight, Job, landing_of
 from gravito.stasis._policy import UNSET, Factory, Options, Policy, RefreshOptions, Unset, policy_of
 from gravito.stasis._reads import Found, Verdict, is_stale, look, verdict, wants_refresh
+from gravito.stasis._stats import Counts
 from gravito.stasis._ttl import TTL
 
 __all__ = ["Computed"]
@@ -115,17 +117,18 @@ class Computed(Atomic):
         self._policies[known] = policy
 
     async def _remember(self, key: str, policy: Policy, factory: Factory | None) -> Any:
-        entry, keys = self._seek(key)
+        entry, keys, counts = self._seek(key)
         if not callable(factory):
             raise errors.ConfigurationError(
                 f"{key!r}: the factory is {factory!r}; give a function without arguments", field="factory"
             )
         core = self._core
         began = core.started
+        raw: bytes | None = None
+        behind: Sequence[bytes | None] = ()
         try:
-            guard = core.guard
-            if guard.open:
-                guard.check()
+            if core.guard.open:
+                core.guard.check()
             found: Found | None
             if policy.timed:
                 found = await self._aged(entry, await look(core, self._scope, entry, self._tags, timed=True))
@@ -133,20 +136,18 @@ class Computed(Atomic):
                 plan = core.plans_of.get(entry) or self._plan
                 if plan is not self._plan:
                     keys = (entry, *plan.keys)
-                replies = core.at_hand(keys) if core.at_hand is not None else None
-                if replies is None:
-                    replies = await guard.within(core.store.read(keys))
-                raw = replies[0]
-                if raw is not None and plan.matches(raw, replies):
-                    value = core.codec.decode(raw, entry, policy.type, at=plan.body)
-                    core.counts(key, policy).hits += 1
-                    if core.events.hit:
-                        core.tell("hit", key, policy)
+                value = LATER if core.near is None else core.near.find(keys, entry, plan, policy.type)
+                if value is LATER:
+                    raw, behind = await core.reads().ask(entry, keys, plan)
+                    if raw is not None and plan.matches(raw, behind):
+                        value = core.codec.decode_now(raw, entry, policy.type, plan.body)
+                if value is not LATER:
+                    self._count_fresh(key, policy, counts)
                     return value
-                found = await self._made_of(entry, plan, replies)
+                found = await self._made_of(entry, plan, [raw, *behind])
         except errors.UnreadableValueError as error:
             core.unreadable(entry, error)
-            found = Found(id_of(raw or b""), None, False, tuple((replies or ())[1 : 1 + len(self._roots)]))
+            found = Found(id_of(raw or b""), None, False, tuple(behind[: len(self._roots)]))
         except Exception as error:
             core.lost(error, key)
             found = None
@@ -160,12 +161,12 @@ class Computed(Atomic):
         if found is not None and found.blob is not None:
             choice = verdict(found, policy)
             if choice in (Verdict.HIT, Verdict.STALE):
-                landing = landing_of(core, job, found.blob, choice is Verdict.STALE)
+                landing = await landing_of(core, job, found.blob, choice is Verdict.STALE)
                 if landing is not None:
                     self._count_hit(job, found)
                     if wants_refresh(found, policy):
                         self._refresh(job, found)
-                    return landing.take(core, job, True)
+                    return await landing.take(core, job, True)
                 found = msgspec.structs.replace(found, blob=None, live=False)
         counts.misses += 1
         if core.events.miss:
@@ -181,7 +182,17 @@ class Computed(Atomic):
             counts.stales += 1
             if core.events.stale:
                 core.tell("stale", key, policy)
-        return landing.take(core, job, mine)
+        return await landing.take(core, job, mine)
+
+    def _count_fresh(self, key: str, policy: Policy, counts: Counts) -> None:
+        core = self._core
+        if policy.template is not None:
+            counts = core.tallies.named(policy.template)
+        elif core.tallies.idle:
+            core.tallies.wake()
+        counts.hits += 1
+        if core.events.hit:
+            core.tell("hit", key, policy)
 
     def _count_hit(self, job: Job, found: Found) -> None:
         core = self._core

@@ -14,12 +14,15 @@ from gravito.stasis._codec import Codec
 from gravito.stasis._events import Events, Kind
 from gravito.stasis._failsafe import FailSafe, Guard
 from gravito.stasis._memory import MemoryStore
+from gravito.stasis._near import Near
 from gravito.stasis._null import NullStore
 from gravito.stasis._plan import Plan
 from gravito.stasis._policy import Policy
 from gravito.stasis._reads import Scope, silence
+from gravito.stasis._redis import RedisStore
 from gravito.stasis._stats import Counts, Tallies
 from gravito.stasis._tiered import TieredStore
+from gravito.stasis._together import Reads, Writes
 from gravito.stasis._ttl import TTL
 from gravito.stasis.store import Store
 
@@ -64,11 +67,15 @@ class Core:
         )
         client = getattr(store, "client", None)
         embedded = client is not None and client.settings.driver == "embedded"
+        self.near = (
+            Near(store.tracked, codec) if isinstance(store, TieredStore) else None
+        )  # values in this process
         self.guard = Guard(None if self.local else fail_safe, self._ask, name, starting=embedded)
         self.events = Events(name)
         self.spread = (
             client is not None and client.settings.driver == "cluster"
         )  # keys are on several servers
+        self.joins = isinstance(store, RedisStore) and not self.tiered and not self.spread
         self.tallies = Tallies()
         self.started = 0  # factories begun; tells who began to read before one of them
         self.plans_of: dict[str, Plan] = {}  # entry -> the plan of the tags last seen on it
@@ -77,6 +84,10 @@ class Core:
             str, bytes
         ] = {}  # key of a root or tag -> version last seen; a guess, always checked
         self._flights: WeakKeyDictionary[AbstractEventLoop, dict[str, Flight]] = WeakKeyDictionary()
+        self._reads: WeakKeyDictionary[AbstractEventLoop, Reads] = WeakKeyDictionary()
+        self._reads_here: Reads | None = None  # the last of them, as below
+        self._writes: WeakKeyDictionary[AbstractEventLoop, Writes] = WeakKeyDictionary()
+        self._writes_here: Writes | None = None  # likewise
         self._rounds: WeakKeyDictionary[AbstractEventLoop, Rounds] = WeakKeyDictionary()
         # the last of them: a look-up by weak key costs more than all the rest
         self._here: tuple[AbstractEventLoop | None, Rounds] = (None, {})
@@ -94,6 +105,27 @@ class Core:
         if flights is None:
             flights = self._flights[loop] = {}
         return flights
+
+    def reads(self) -> Reads:
+        """The reads of this event loop."""
+        loop, reads = get_running_loop(), self._reads_here
+        if reads is None or reads.loop is not loop:
+            reads = self._reads.get(loop)
+            if reads is None:
+                reads = self._reads[loop] = Reads(self.store, self.guard, loop, join=self.joins)
+            self._reads_here = reads
+        return reads
+
+    def writes(self) -> Writes:
+        """The writes of this event loop; only where they join."""
+        loop, writes = get_running_loop(), self._writes_here
+        if writes is None or writes.loop is not loop:
+            writes = self._writes.get(loop)
+            if writes is None:
+                assert isinstance(self.store, RedisStore)
+                writes = self._writes[loop] = Writes(self.store, self.guard, loop)
+            self._writes_here = writes
+        return writes
 
     # -- what is known ---------------------------------------------------------------------------------------
 
@@ -200,14 +232,14 @@ class Core:
             key, error or errors.UnreadableValueError(f"{key!r}: what is stored there is no entry of a cache")
         )
 
-    def decode(self, blob: Blob, entry: str, type: Any) -> Any:
+    async def decode(self, blob: Blob, entry: str, type: Any) -> Any:
         """The value in a blob.
 
         Raises:
             UnreadableValueError: it has none that can be read.
         """
         if blob.kind != COUNTER:
-            return self.codec.decode(blob.body, entry, type)
+            return await self.codec.decode_apart(blob.body, entry, type)
         return int(blob.body)
 
     async def encode(self, value: Any, entry: str, type: Any) -> bytes:

@@ -59,7 +59,7 @@ class Landing(msgspec.Struct, frozen=True, eq=False):
     stale: bool = False  # the last good value: the factory failed
     stored: bool = False  # it was there already
 
-    def take(self, core: Core, job: Job, first: bool) -> Any:
+    async def take(self, core: Core, job: Job, first: bool) -> Any:
         """The value for one caller.
 
         Raises:
@@ -72,16 +72,16 @@ class Landing(msgspec.Struct, frozen=True, eq=False):
             )
         if first or self.body is None:
             return self.value
-        return core.codec.decode(self.body, job.entry, job.policy.type)
+        return await core.codec.decode_apart(self.body, job.entry, job.policy.type)
 
 
-def landing_of(core: Core, job: Job, blob: Blob, stale: bool = False) -> Landing | None:
+async def landing_of(core: Core, job: Job, blob: Blob, stale: bool = False) -> Landing | None:
     """What is stored already, for those who wait for it; None, with an event, if it cannot be read."""
     if blob.kind == NEGATIVE:
         kinds = [kind for kind, _ in job.policy.errors]
         return Landing(UNSET, None, blob.body) if _negative.revive(blob.body, kinds) is not None else None
     try:
-        value = core.decode(blob, job.entry, job.policy.type)
+        value = await core.decode(blob, job.entry, job.policy.type)
     except errors.UnreadableValueError as error:
         core.count_error(job.key, error)
         return None
@@ -206,7 +206,7 @@ class Flight:
             choice, over = verdict(found, self._job.policy), False
             if choice in (Verdict.HIT, Verdict.STALE):
                 assert found.blob is not None
-                landing = landing_of(self._core, self._job, found.blob, choice is Verdict.STALE)
+                landing = await landing_of(self._core, self._job, found.blob, choice is Verdict.STALE)
                 if landing is not None:
                     return landing
                 choice, over = Verdict.CLAIM, True
@@ -308,7 +308,7 @@ class Flight:
                 await claim.pause(core.retry_ms)
             except Exception as lost:
                 core.lost(lost, job.key, quiet=True)
-            landing = landing_of(core, job, claim.ground, stale=True)
+            landing = await landing_of(core, job, claim.ground, stale=True)
             if landing is not None:
                 return landing
         elif kept_ms is not None:

@@ -5,8 +5,9 @@ Reading compares bytes with bytes; only what is not of this usual kind is unpack
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -21,6 +22,7 @@ _VALUE_HEAD: Final = b"\xc5V"
 _NO_WINDOW: Final = bytes(16)  # no stale window, and no claim on it
 _NO_TIMES: Final = bytes(20)  # and no cost
 _VERSIONS_AT: Final = 36
+_first_two: Callable[[Any], bytes] = itemgetter(slice(0, 2))
 
 
 class Plan:
@@ -31,7 +33,7 @@ class Plan:
         tags: in any order.
     """
 
-    __slots__ = ("_head", "_last", "_pieces", "_roots", "body", "keys", "tag_keys", "tags")
+    __slots__ = ("_head", "_last", "_pieces", "_roots", "_times_to_body", "body", "keys", "tag_keys", "tags")
 
     def __init__(self, scope: Scope, tags: Iterable[str] = ()) -> None:
         self.tags, packed = _in_order(tags)
@@ -42,6 +44,7 @@ class Plan:
         # the versions last seen, and what follows of them; one tuple, for several threads may use a plan
         self._last: tuple[Sequence[bytes | None], bytes | None] = ((), None)
         self.body = _VERSIONS_AT + VERSION_BYTES * self._roots + len(packed)  # where it begins
+        self._times_to_body: Callable[[Any], bytes] = itemgetter(slice(10, self.body))
         # the tags between their versions, as MessagePack has them
         self._pieces = []
         at = 0
@@ -50,18 +53,34 @@ class Plan:
             self._pieces.append(packed[at:end])
             at = end + VERSION_BYTES
 
-    def matches(self, raw: bytes, replies: Sequence[bytes | None]) -> bool:
+    def matches(self, raw: bytes, versions: Sequence[bytes | None]) -> bool:
         """Whether `raw` is such a blob, and live.
 
         Args:
             raw: what was read.
-            replies: the same, and behind it the present versions at `keys`.
+            versions: the present ones at `keys`.
         """
-        versions = replies[1:]
         known, front = self._last
         if known != versions:
             front = self._front_of(versions)
         return raw[30 : self.body] == front and raw[10:26] == _NO_WINDOW and raw[:2] == _VALUE_HEAD
+
+    def all_live(self, raws: Sequence[bytes | None], versions: Sequence[bytes | None]) -> bool:
+        """Whether all of many are such blobs, live, and put rather than computed: the usual case of the usual case.
+
+        Args:
+            raws: what was read.
+            versions: the present ones at `keys`.
+        """
+        front = self._front_of(versions)
+        if front is None:
+            return False
+        try:  # each look at all of them is one call
+            return {_NO_TIMES + front}.issuperset(map(self._times_to_body, raws)) and {
+                _VALUE_HEAD
+            }.issuperset(map(_first_two, raws))
+        except TypeError:  # one is None
+            return False
 
     def live(self, raws: Sequence[bytes | None], versions: Sequence[bytes | None]) -> list[bool]:
         """Which of many are such blobs, and live.

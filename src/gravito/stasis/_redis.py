@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from gravito.atlas._bundle import bundle
 from gravito.errors import WrongTypeError
 from gravito.stasis._awaitables import All, Ready
 from gravito.stasis._blob import fits, new_id, overflow
@@ -88,6 +89,16 @@ class RedisStore:
         for item in items:
             pipeline.execute_command(*_set(*item))
         return pipeline.execute()
+
+    def write_and_read(
+        self, items: Sequence[tuple[str, bytes, int | None]], keys: Sequence[str]
+    ) -> Awaitable[list[Any]]:
+        """`write`, and behind that `read`, in one round trip. Not on a cluster.
+
+        Returns:
+            An awaitable of what came of each item, an error or not, and of the values, or an error, as the last one.
+        """
+        return bundle(self.client, [*[_set(*item) for item in items], ("MGET", *keys)])
 
     async def swap(
         self,

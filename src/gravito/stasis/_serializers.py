@@ -16,7 +16,7 @@ from gravito.stasis._models import Models
 __all__ = ["JsonFormat", "MsgpackFormat", "PickleFormat", "Serializer", "as_type"]
 
 # What msgspec raises at values that it cannot encode; a ValueError is an int or a text.
-_REFUSALS: Final = (TypeError, OverflowError, ValueError)
+REFUSALS: Final = (TypeError, OverflowError, ValueError)
 _CODES: Final = {name: code for code, name in enumerate(BOXES, 1)}
 
 
@@ -75,7 +75,7 @@ class MsgpackFormat:
 
     def __init__(self, models: Models) -> None:
         self._models = models
-        self._encode = msgspec.msgpack.Encoder().encode
+        self.encode = msgspec.msgpack.Encoder().encode
         self._boxers = _boxers(models, self._box, json=False)
         self.read = self._decoder(Opener(models, None)).decode  # for readers that name no type
         self._plain_of: dict[Any, Any] = {}  # by the type that readers name
@@ -84,12 +84,12 @@ class MsgpackFormat:
     def dumps(self, value: Any, found_by_type: bool) -> tuple[bytes, bool]:
         """Bytes, and whether there are boxes in them. The plain case first: it costs one call and a look."""
         try:
-            data = self._encode(value)
+            data = self.encode(value)
             if is_plain(value):
                 return data, False
-        except _REFUSALS:
+        except REFUSALS:
             pass  # something in it is not plain
-        return _boxed(value, self._encode, self._boxers[found_by_type]), True
+        return _boxed(value, self.encode, self._boxers[found_by_type]), True
 
     def loads(self, data: bytes | memoryview, boxed: bool, annotation: Any) -> Any:
         """The value, as `annotation` says if that is not None."""
@@ -103,7 +103,7 @@ class MsgpackFormat:
         return self._decoder(Opener(self._models, _wanted(annotation))).decode
 
     def _box(self, name: str, payload: Any) -> msgspec.msgpack.Ext:
-        return msgspec.msgpack.Ext(_CODES[name], self._encode(payload))
+        return msgspec.msgpack.Ext(_CODES[name], self.encode(payload))
 
     def _decoder(self, opener: Opener) -> msgspec.msgpack.Decoder[Any]:
         def open_ext(code: int, payload: memoryview) -> Any:
@@ -133,7 +133,7 @@ class JsonFormat:
             data = self._encode(value)
             if is_plain_json(value):
                 return data, False
-        except _REFUSALS:
+        except REFUSALS:
             pass  # something in it is not plain
         return _boxed(value, self._encode, self._boxers[found_by_type]), True
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -69,18 +69,26 @@ class Tallies:
         self._timer: asyncio.TimerHandle | None = None  # set while there is something to report
         self._loop: asyncio.AbstractEventLoop | None = None  # the timer's
         self._telling: asyncio.Task[None] | None = None
+        self.idle = False  # there is somebody to tell, and no report is due: `wake` before counting
 
     def of(self, key: str) -> Counts:
         """The counters of a key's group."""
-        if self._timer is None and self._report is not None:
-            self._arm()
+        if self.idle:
+            self.wake()
         group = key.partition(":")[0]
         return self._counts.get(group) or self.named(group)
 
-    def hit(self, keys: Iterable[str]) -> None:
+    def hit(self, keys: Collection[str]) -> None:
         """Count a hit of each key."""
+        if not keys:
+            return
+        first, last = min(keys), max(keys)
+        group, colon, _ = first.partition(":")
+        if colon and last.startswith(group + colon):  # and so does everything between the two
+            self.of(first).hits += len(keys)
+            return
         for group, count in Counter([key.partition(":")[0] for key in keys]).items():
-            (self._counts.get(group) or self.named(group)).hits += count
+            self.of(group).hits += count
 
     @staticmethod
     def group(key: str) -> str:
@@ -89,8 +97,8 @@ class Tallies:
 
     def named(self, template: str) -> Counts:
         """The counters of a template."""
-        if self._timer is None and self._report is not None:
-            self._arm()
+        if self.idle:
+            self.wake()
         counts = self._counts.get(template)
         if counts is None:
             if len(self._counts) >= MOST_TEMPLATES:
@@ -109,20 +117,24 @@ class Tallies:
     def tell(self, report: Report) -> None:
         """Report to `report` from now on: it gets what was added to each `template|field` since the last time."""
         self._report = report
+        self.idle = self._timer is None
 
-    def _arm(self) -> None:
+    def wake(self) -> None:
         """Report within the interval; an idle cache reports nothing."""
+        self.idle = False
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(self._interval, self._start, self._loop)
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
+        self.idle = True
         self._telling = loop.create_task(self.flush(), name="gravito cache statistics")
 
     def check(self) -> None:
         """A timer of a loop that was closed will never fire."""
         if self._loop is not None and self._loop.is_closed():
             self._timer = self._loop = None
+            self.idle = self._report is not None
 
     async def flush(self) -> None:
         """Report now. What cannot be delivered is added to the next report."""
@@ -152,6 +164,7 @@ class Tallies:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+            self.idle = self._report is not None
 
 
 def by_template(found: Mapping[Any, Any]) -> dict[str, Counts]:

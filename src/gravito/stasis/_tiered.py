@@ -38,16 +38,16 @@ class TieredStore(RedisStore):
         heartbeat: float = 5.0,
     ) -> None:
         super().__init__(client)
-        self._tracked = self.client.tracked(max_entries=max_entries, max_bytes=max_bytes, heartbeat=heartbeat)
-        self._reader = self._tracked
-        self.at_hand = self._tracked.at_hand  # what needs no await; see there
+        self.tracked = self.client.tracked(max_entries=max_entries, max_bytes=max_bytes, heartbeat=heartbeat)
+        self._reader = self.tracked
+        self.at_hand = self.tracked.at_hand  # what needs no await; see there
 
     def read(self, keys: Sequence[str]) -> Awaitable[list[bytes | None]]:
         """See `Store.read`. A GET for each key: a copy is found faster so than by MGET. https://redis.io/commands/get"""
         return self._read_each(keys)
 
     async def _read_many(self, keys: Sequence[str]) -> list[bytes | None]:
-        values: list[bytes | None] = await self._tracked.execute_command(
+        values: list[bytes | None] = await self.tracked.execute_command(
             "MGET", *keys
         )  # a pipeline would pass the copies by
         return values
@@ -57,7 +57,7 @@ class TieredStore(RedisStore):
         return All([self._left(key) for key in keys])
 
     def _left(self, key: str) -> Any:
-        kept = self._tracked.kept_for(key)
+        kept = self.tracked.kept_for(key)
         if kept is None:
             return self.client.execute_command("PTTL", key)
         if kept == inf and self.at_hand((key,)) == [None]:  # what is kept is that there is nothing

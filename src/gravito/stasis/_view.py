@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from gravito.stasis._core import Core
     from gravito.stasis._policy import Policy
     from gravito.stasis._reads import Scope
+    from gravito.stasis._stats import Counts
 
 __all__ = ["View"]
 
@@ -33,7 +34,8 @@ class View:
     _guess: tuple[list[bytes], bytes, float] | None
     _policies: dict[Any, Policy]  # by ttl and type: what calls without further options have in common
     # key -> the entry's key on the server, and with it those of the plan's versions; for keys that were used lately
-    _sought: dict[str, tuple[str, tuple[str, ...]]]
+    # and the counters that it is counted in
+    _sought: dict[str, tuple[str, tuple[str, ...], Counts]]
 
     def _see(self, scope: Scope, tags: tuple[str, ...]) -> None:
         self._scope, self._plan = scope, Plan(scope, tags)
@@ -52,8 +54,10 @@ class View:
             check_key(key)
         return self._prefix + key
 
-    def _seek(self, key: str) -> tuple[str, tuple[str, ...]]:
+    def _seek(self, key: str) -> tuple[str, tuple[str, ...], Counts]:
         """What to read for a key of which nothing else is known: its entry, and that with the plan's versions.
+
+        And what it is counted in.
 
         Raises:
             InvalidKeyError: the key cannot be used.
@@ -65,7 +69,7 @@ class View:
         entry = self._entry(key)
         if len(self._sought) >= _MOST_SOUGHT:
             self._sought.clear()
-        sought = self._sought[key] = entry, (entry, *self._plan.keys)
+        sought = self._sought[key] = entry, (entry, *self._plan.keys), self._core.tallies.of(key)
         return sought
 
     def _entries(self, keys: list[str]) -> list[str]:

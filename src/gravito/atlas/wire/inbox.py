@@ -25,6 +25,7 @@ _CONFIRMATIONS = frozenset(
 )
 _MESSAGES = frozenset({"message", "pmessage", "smessage"})
 _NEWLINE = ord("\n")
+_BAR = ord("|")
 # Where an attribute may begin: "|", a count and a line's end, or as much of it as the bytes hold.
 _BARS = re.compile(rb"\n(?=\|(?:\d+(?:\r|\Z)|\Z))")
 
@@ -64,7 +65,9 @@ class Inbox:
         """
         self._read += len(data)
         self.meter.bytes_received += len(data)
-        if b"|" in data:
+        if b"\n|" in data or (
+            data[0] == _BAR and self._tail == _NEWLINE
+        ):  # else no attribute can begin in it
             self._receive_warily(data)
         else:
             self._reader.feed(data)

@@ -44,7 +44,7 @@ class Keeper:
 class Kept(Done):
     """A reply with what is needed to drop it in time."""
 
-    __slots__ = ("hits", "ident", "keeper", "key", "plain", "seen", "size", "text", "until", "value")
+    __slots__ = ("hits", "ident", "keeper", "key", "made", "plain", "seen", "size", "text", "until", "value")
 
     def __init__(
         self,
@@ -67,6 +67,7 @@ class Kept(Done):
         self.hits = 0
         self.seen = 0  # hits when the clock last came by
         self.size = 0  # bytes, estimated
+        self.made: Any = None  # what a reader has made of the value, see `Shelves.attach`
 
 
 def fresh(value: Any) -> Any:

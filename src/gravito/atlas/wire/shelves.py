@@ -62,6 +62,23 @@ class Shelves:
             self._evict()
         return True
 
+    def attach(self, kept: Kept, made: Any, size: int) -> bool:
+        """Keep with a reply what a reader has made of it: it goes when the reply does. False if there is no room.
+
+        Args:
+            kept: what is kept here.
+            made: anything; `kept.made` gives it back.
+            size: bytes that it takes, estimated; they count in the bounds.
+        """
+        if kept not in self._ring or kept.made is not None or kept.size + size > self.bounds.max_bytes:
+            return False
+        kept.made = made
+        kept.size += size
+        self.size += size
+        while self.size > self.bounds.max_bytes:
+            self._evict()
+        return True
+
     def drop(self, key: bytes) -> int:
         """Forget what is kept of a key. Returns how many entries went."""
         gone = list(self.keys.get(key, ()))
