@@ -17,6 +17,7 @@ import msgspec
 
 from gravito import errors
 from gravito.atlas.client import Client
+from gravito.horizon._counts import Counts
 from gravito.horizon._endings import Endings
 from gravito.horizon._keys import Keys
 from gravito.horizon._messages import Claimed, Done, Envelope, Kept, Look, Pushed, Sizes, Step
@@ -34,10 +35,6 @@ _SWEEP_EVERY: Final = 3  # of a worker's calls of `keep`; it is for tokens that 
 _PRUNE_EVERY: Final = 30
 # Jobs that one call of `purge`, `retry` or `cancel` moves: the server does nothing else meanwhile.
 _AT_ONCE: Final = 250
-_MINUTE: Final = 60_000  # ms
-_HOUR: Final = 60 * _MINUTE
-_OPEN: Final = 6  # minutes before this one that may wait to be closed, until a reader sees to it
-_HOURS_AT_ONCE: Final = 200  # whose counters one call of `roll` adds up; more than are kept
 
 Part = Literal["ready", "delayed", "parked", "done", "dead"]
 
@@ -90,6 +87,7 @@ class Broker:
         self.now_ms: Callable[[], int] = self._caller.now_ms
         self._pusher = Pusher(self._caller)
         self._endings = Endings(client, self.keys, self._caller)
+        self.counts = Counts(self._caller, self.keys)
         self._relay = Relay(queue, self._caller, self._other)
         self._looks = Together(self._look_at)
         self._steps = Steps(self._caller, self.keys, lease_ms, self.retention.done, self._relay.start)
@@ -341,45 +339,13 @@ class Broker:
         reply = await self._caller.run("sizes", (True,))
         return _sizes(reply), reply[-1]
 
-    async def counted(
-        self, kind: Literal["minutes", "hours"], first: int, last: int, job: str | None, since: int | None
-    ) -> list[Any] | None:
-        """What was counted in a window, as `scripts/counted.lua` gives it, without the time.
-
-        Args:
-            kind: of the window's periods.
-            first: minute or hour since the epoch, as `last`.
-            last: at most 200 behind it.
-            job: of this one alone.
-            since: with the sums by job, and those before this period, or the first one behind it that has a record.
-
-        Returns:
-            None if some minutes have to be closed first, which is for `roll`.
-        """
-        eldest = self.now_ms() // _MINUTE - _OPEN
-        sums, minutes, hours = self.keys.counts
-        more = [sums, minutes if kind == "minutes" else hours]
-        more += [self.keys.minute(minute) for minute in range(eldest, eldest + 8)]
-        args = (first, last, eldest, job or False, since if since is not None else False)
-        reply = await self._caller.run("counted", args, *more)
-        return reply[1:] if len(reply) > 2 else None
-
     async def roll(self) -> int | None:
         """Close the minutes that are over; some hours at once, so that a queue that was left alone catches up.
 
         Returns:
             The last minute since the epoch that is closed; None if the queue has never counted anything.
         """
-        hour, last = self.now_ms() // _HOUR, None
-        for _ in range(_HOURS_AT_ONCE):
-            minutes = [self.keys.minute(hour * 60 + minute) for minute in range(60)]
-            now, rolled = await self._caller.run("roll", (hour,), *self.keys.counts, *minutes)
-            if rolled < 0:
-                return None
-            if rolled == last or rolled >= now // _MINUTE - 2:
-                return int(rolled)
-            last, hour = rolled, (rolled + 1) // 60
-        return last
+        return await self.counts.close()
 
     async def aclose(self) -> None:
         """Wait for the pushes on their way, and leave nothing of this producer on the server."""

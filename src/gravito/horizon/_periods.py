@@ -85,35 +85,45 @@ class Reader:
         return f"<Reader, {self._size} bytes>"
 
     async def read(
-        self, broker: Broker, span: Span, *, job: str | None = None, by_job: bool = False
-    ) -> Counted:
+        self, broker: Broker, spans: Sequence[Span], *, job: str | None = None, by_job: bool = False
+    ) -> list[Counted]:
         """What was counted of a queue, up to now.
 
         Args:
             broker: the queue.
-            span: when; 200 periods at most, and no older than what is kept: two hours of minutes, eight days of hours.
+            spans: when; 200 periods each at most, and no older than what is kept: two hours of minutes, eight days of
+                hours.
             job: of this one alone.
             by_job: each job's numbers, too.
         """
-        key = (broker.queue, span.kind, job)
-        before, known = self._recall(key, span) if job is None or not by_job else (span.first, 0)
-        eldest = before if (some := first_of(known)) is None else span.first + some
+        keys: list[_Key] = [(broker.queue, span.kind, job) for span in spans]
+        known = [
+            self._recall(key, span) if job is None or not by_job else (span.first, 0)
+            for key, span in zip(keys, spans, strict=True)
+        ]
+        windows = []
+        for span, (first, row) in zip(spans, known, strict=True):
+            some = first_of(row)
+            since = first if some is None else span.first + some
+            windows.append((span.kind == "hours", first, span.last, since if by_job else False))
         for _ in range(_TRIES):
-            reply = await broker.counted(span.kind, before, span.last, job, eldest if by_job else None)
+            reply = await broker.counts.read(windows, job)
             if reply is not None:
                 break
-            await broker.roll()
+            await broker.counts.close()
         else:  # more hours than a queue keeps: somebody moved the server's clock
-            return Counted(span, 0)
-        rolled, counts, flat, past, sums = reply
-        row = int.from_bytes(counts, "little") if job is None else _row_of(counts)
-        row = known + shifted(row, span.first - before)
-        self._keep(key, span, row, rolled)
+            return [Counted(span, 0) for span in spans]
+        rolled, counts, flat, befores, sums = reply
         pairs = zip(flat[::2], flat[1::2], strict=True)
-        minutes = [
-            (span.period(minute), self._parsed((broker.queue, minute), data)) for minute, data in pairs
-        ]
-        return Counted(span, row, minutes, past, sums, job)
+        minutes = [(minute, self._parsed((broker.queue, minute), data)) for minute, data in pairs]
+        found = []
+        for key, span, (first, past), more, before in zip(keys, spans, known, counts, befores, strict=True):
+            fresh = int.from_bytes(more, "little") if job is None else _row_of(more)
+            row = past + shifted(fresh, span.first - first)
+            self._keep(key, span, row, rolled)
+            periods = [(span.period(minute), numbers) for minute, numbers in minutes]
+            found.append(Counted(span, row, periods, before, sums, job))
+        return found
 
     def _parsed(self, key: tuple[str, int], flat: list[bytes]) -> dict[str, list[int]]:
         """The numbers by job in an open minute's hash."""

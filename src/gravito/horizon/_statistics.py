@@ -71,19 +71,24 @@ class Statistics:
         """
         if window != "1h" and window not in _HOURS:
             raise HorizonError(f"{window!r} is no window; allowed: 1h, 24h, 7d")
+        return _span(window, await self._minute())
+
+    async def _minute(self) -> int:
         seconds, _ = await self._horizon.client.time()
-        minute = int(seconds) // 60
-        if window == "1h":
-            return Span("minutes", minute - 59, minute)
-        return Span("hours", minute // 60 - _HOURS[window] + 1, minute // 60)
+        return int(seconds) // 60
 
     async def counted(
         self, span: Span, queues: Sequence[str], job: str | None = None, *, by_job: bool = False
     ) -> list[Counted]:
         """What was counted of each of some queues; see `Reader`."""
+        return [one for [one] in await self._counted([span], queues, job, by_job)]
+
+    async def _counted(
+        self, spans: Sequence[Span], queues: Sequence[str], job: str | None = None, by_job: bool = False
+    ) -> list[list[Counted]]:
         brokers = [self._horizon.broker(name) for name in queues]
         return await asyncio.gather(
-            *[self._reader.read(broker, span, job=job, by_job=by_job) for broker in brokers]
+            *[self._reader.read(broker, spans, job=job, by_job=by_job) for broker in brokers]
         )
 
     async def metrics(
@@ -94,12 +99,15 @@ class Statistics:
         parts = await self.counted(span, queues, job, by_job=by_job)
         return metrics_of(window, span, parts, by_job=by_job)
 
-    async def days(self, queues: Sequence[str]) -> tuple[Metrics, Metrics]:
-        """The metrics of 24h and 7d, without those by job: one is a part of the other."""
-        week = await self.span("7d")
-        row = row_of(await self.counted(week, queues), week)
-        day = Span(week.kind, week.last - _HOURS["24h"] + 1, week.last)
-        return _metrics("24h", day, shifted(row, day.first - week.first)), _metrics("7d", week, row)
+    async def all(self, queues: Sequence[str]) -> tuple[dict[Window, Metrics], dict[str, Figures]]:
+        """The metrics of every window, without those by job, and the figures of the last minute that is over, by queue."""
+        minute = await self._minute()
+        hour, day, week = _span("1h", minute), _span("24h", minute), _span("7d", minute)
+        found = await self._counted((hour, week), queues)
+        row = row_of([one for _, one in found], week)
+        lately, minutes = hour_of(hour, {name: one for name, (one, _) in zip(queues, found, strict=True)})
+        days = _metrics("24h", day, shifted(row, day.first - week.first))
+        return {"1h": lately, "24h": days, "7d": _metrics("7d", week, row)}, minutes
 
     async def hour(self, queues: Sequence[str]) -> tuple[Metrics, dict[str, Figures]]:
         """The metrics of 1h without those by job, and the figures of the last minute that is over, by queue."""
@@ -110,6 +118,12 @@ class Statistics:
         """The figures of a whole window, by queue."""
         span = await self.span(window)
         return by_queue(span, queues, await self.counted(span, queues))
+
+
+def _span(window: Window, minute: int) -> Span:
+    if window == "1h":
+        return Span("minutes", minute - 59, minute)
+    return Span("hours", minute // 60 - _HOURS[window] + 1, minute // 60)
 
 
 def by_queue(span: Span, queues: Iterable[str], parts: Iterable[Counted]) -> dict[str, Figures]:

@@ -66,12 +66,15 @@ def fingerprint(parts: Iterable[Any]) -> str:
     return hashlib.sha256(repr(list(parts)).encode()).hexdigest()[:12]
 
 
-async def read_overview(site: Site, *, live: bool = False) -> Overview:
+async def read_overview(
+    site: Site, *, live: bool = False, counted: tuple[Metrics, Mapping[str, Figures]] | None = None
+) -> Overview:
     """Ask the repository.
 
     Args:
         site: the console.
         live: for those who ask again and again: what moves slowly is asked for less often, many queues in turns.
+        counted: the last hour, and each queue's last minute, of who has them already.
     """
     workers, server = await asyncio.gather(
         site.lately("workers", live * _WORKERS, site.repository.workers),
@@ -80,12 +83,12 @@ async def read_overview(site: Site, *, live: bool = False) -> Overview:
     if live:
         rows = await site.lately("rows", _ROWS, lambda: site.rotation.look(workers, server.commands))
         hour, rates = await site.lately("hour", _HOUR, site.rotation.hour)
-    else:
-        names = await site.repository.names()
-        rows, (hour, rates) = await asyncio.gather(
-            site.repository.queues(workers, names), site.repository.statistics.hour(names)
-        )
-    return Overview(rows, workers, hour, server, rates)
+        return Overview(rows, workers, hour, server, rates)
+    names = await site.repository.names()
+    rows = await site.repository.queues(workers, names)
+    if counted is None:
+        counted = await site.repository.statistics.hour(names)
+    return Overview(rows, workers, counted[0], server, counted[1])
 
 
 async def read_rate(site: Site, name: str, *, live: bool = False) -> Figures:

@@ -69,18 +69,18 @@ async def overview(ask: Ask) -> Response:
     """Everything at a glance."""
     window = ask.choice("window", WINDOWS)
     names = await ask.repository.names()
-    seen, (day, week) = await asyncio.gather(
-        read_overview(ask.site, live=ask.again),
-        ask.site.lately("days", 60.0 * ask.again, lambda: ask.repository.statistics.days(names)),
+    windows, rates = await ask.site.lately(
+        "windows", 60.0 * ask.again, lambda: ask.repository.statistics.all(names)
     )
-    windows = {"1h": seen.hour, "24h": day, "7d": week}
+    seen = await read_overview(ask.site, live=ask.again, counted=(windows["1h"], rates))
+    windows = {**windows, "1h": seen.hour}
     return ask.render(
         "overview.html",
         seen=seen,
         value=overview_values(seen),
         windows=windows,
         window=window,
-        chart=throughput(windows[window]),
+        chart=throughput(windows[window]),  # type: ignore[index]  # one of WINDOWS
         load={row.name: load(row, seen.workers) for row in seen.queues},
         spans=SPANS,
         shown=SHOWN,
@@ -96,7 +96,6 @@ async def queues(ask: Ask) -> Response:
         "queues.html",
         seen=seen,
         value=overview_values(seen),
-        load={row.name: load(row, seen.workers) for row in seen.queues},
         priorities=PRIORITIES,
         live=ask.visit.url("/live/overview"),
         shape=seen.shape,
