@@ -33,6 +33,7 @@ def test_the_page_of_the_token_says_what_to_enter(visitor: Visitor) -> None:
     assert "There is no user name" in visitor.text()
     assert "GRAVITO_CONSOLE_TOKEN" in visitor.text()
     assert visitor.focused()["tag"] == "input"
+    visitor.shot("login")
     icon = visitor.run("return document.querySelector('link[rel=icon]').getAttribute('href')")
     for path in ("/favicon.ico", icon):
         assert visitor.driver.execute_async_script(STATUS, path) == [200, "image/svg+xml"]

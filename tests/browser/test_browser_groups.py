@@ -112,3 +112,4 @@ def test_a_job_shows_its_children_chain_and_batch(visitor: Visitor, world: World
         "return [...document.querySelectorAll('[aria-labelledby=h-chain] td a')].map(a => a.pathname)"
     )
     assert shown == [f"/jobs/{one.queue}/{one.id}" for one in chain.jobs]
+    visitor.shot("jobs-of-a-chain")
