@@ -9,6 +9,7 @@ import pytest
 import redis.exceptions as redis_errors
 
 from gravito import errors
+from gravito.atlas._batches import CHUNK_COMMANDS, chunks
 from gravito.atlas._bundle import bundle
 from gravito.atlas.client import Client
 from gravito.atlas.embedded import Engine
@@ -281,3 +282,20 @@ async def test_a_bundle_of_a_client_with_options(gravito_engine: Engine) -> None
         with pytest.raises(errors.DataError):
             await bundle(plain, [("SET", "d", object())])
         assert await plain.get("d") is None
+
+
+@pytest.mark.parametrize(
+    ("sizes", "bounds"),
+    [
+        ([], [(0, 0)]),
+        ([10], [(0, 1)]),
+        ([600_000] * 5, [(0, 2), (2, 4), (4, 5)]),
+        ([10, 5_000_000, 10], [(0, 2), (2, 3)]),
+        ([1] * CHUNK_COMMANDS, [(0, CHUNK_COMMANDS)]),
+        ([1] * (CHUNK_COMMANDS + 1), [(0, CHUNK_COMMANDS), (CHUNK_COMMANDS, CHUNK_COMMANDS + 1)]),
+    ],
+)
+def test_a_large_one_travels_in_parts_of_few_commands_and_few_bytes(
+    sizes: list[int], bounds: list[tuple[int, int]]
+) -> None:
+    assert list(chunks([b"x" * size for size in sizes])) == bounds

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+import threading
 from typing import Any
 
 import pytest
@@ -115,6 +116,28 @@ def test_counters_of_all_loops_together(redis: Client) -> None:
     assert view.stats().commands >= second
     assert asyncio.run(work()) >= 3 * first
     gc.collect()
+
+
+async def test_counters_of_another_loop_stay_when_its_wires_are_closed_from_here(redis: Client) -> None:
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_twice(redis), loop))
+        before = redis.stats()
+        assert before.connections == 1
+        await redis.aclose()
+        assert redis.stats().commands == before.commands
+    finally:
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(loop.shutdown_asyncgens(), loop))
+        loop.call_soon_threadsafe(loop.stop)
+        await asyncio.to_thread(thread.join)
+        loop.close()
+
+
+async def _twice(redis: Client) -> None:
+    await redis.incr("n")
+    await redis.incr("n")
 
 
 async def test_who_waits_for_a_leased_wire_waits(redis: Client) -> None:

@@ -13,7 +13,8 @@ from gravito.atlas import Client, Retry, Settings, Timeouts
 from gravito.atlas._cluster_client import ClusterClient
 from gravito.atlas._local_cluster import LocalCluster
 from gravito.atlas._local_sentinels import LocalSentinels
-from gravito.atlas._nodes import Node
+from gravito.atlas._nodes import Node, free_ports
+from gravito.atlas.embedded import Engine
 
 
 def other_than(cluster: LocalCluster, owner: Node) -> Node:
@@ -152,6 +153,18 @@ class TestRouting:
         with pytest.raises(errors.RefusedError):
             await client.get("a")
         await client.aclose()
+
+    async def test_a_seed_that_knows_of_no_other_node_is_passed_over(self, cluster: LocalCluster) -> None:
+        with Engine(port=free_ports(1)[0], directives={"cluster-enabled": "yes"}) as lonely:
+            await asyncio.to_thread(lonely.ensure)
+            seed = f"127.0.0.1:{lonely.port}"
+            async with Client.from_url(f"redis+cluster://{seed},{cluster.nodes[0].address}") as client:
+                assert await client.set("a", 1)
+                assert len(client.get_primaries()) == 3  # type: ignore[attr-defined]  # it is a cluster
+            client = Client.from_url(f"redis+cluster://{seed}", timeouts={"command": 0.5})
+            with pytest.raises(errors.ClusterDownError, match="knows of no node"):
+                await client.get("a")
+            await client.aclose()
 
     async def test_a_single_server_is_no_cluster(self, sentinels: LocalSentinels) -> None:
         client = Client.from_url(f"redis+cluster://{sentinels.primary().address}")

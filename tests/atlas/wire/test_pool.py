@@ -7,6 +7,7 @@ import random
 from typing import Any
 
 import pytest
+from tests.waiting import until
 
 from gravito import errors
 from gravito.atlas.client import Client
@@ -42,12 +43,14 @@ async def test_bounded_and_first_in_first_out(narrow: Redis) -> None:
     await blocked(narrow, 2)
     pool = narrow._state().topology.pool
     assert (pool.lent, len(pool._line)) == (2, 2)
-    for key in "dcba":  # c and d wait for a wire, c first
+    for key in "dcb":  # c and d wait for a wire, c first; a goes on waiting for its key
         await narrow.rpush(key, key)
-    await asyncio.gather(*tasks)
-    await asyncio.sleep(0.01)  # a wire is given back behind the reply
-    assert order.index("c") < order.index("d")
-    assert (pool.lent, pool.idle, pool._opening) == (0, 2, 0)
+    await asyncio.gather(*tasks[1:])
+    assert order == ["b", "c", "d"]
+    await narrow.rpush("a", "a")
+    await tasks[0]
+    await until(lambda: not pool.lent)  # a wire is given back behind the reply
+    assert (pool.idle, pool._opening) == (2, 0)
 
 
 async def test_blocking_commands_do_not_delay_others(redis: Redis) -> None:
@@ -141,13 +144,15 @@ async def test_a_wire_whose_state_was_changed_is_closed(redis: Redis) -> None:
 
 
 async def test_a_killed_wire_is_not_lent_again(redis: Redis) -> None:
+    await redis.ping()  # the shared wire would be made of an idle one
     await redis.blpop("none", 0.01)
-    await asyncio.sleep(0.01)
     pool = redis._state().topology.pool
-    assert pool.idle == 1
+    await until(lambda: pool.idle == 1)
+    (wire,) = pool.wires()
     await redis.client_kill_filter(_type="normal", skipme=True)
-    await redis.rpush("some", "x")
-    assert await redis.blpop("some", 1) == ("some", "x")
+    await until(lambda: wire.ended is not None)
+    async with redis.client() as session:  # it takes a wire as it is
+        assert await session.get("none") is None
 
 
 async def test_a_blocked_pop_whose_wire_is_killed_says_so(redis: Redis) -> None:
