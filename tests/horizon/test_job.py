@@ -40,7 +40,7 @@ from gravito.horizon import (
 )
 from gravito.horizon._current import current_horizon
 from gravito.horizon._payload import read_record
-from gravito.horizon._run import Runner
+from gravito.horizon._run import Runner, Well
 from gravito.horizon.job import Definition, FunctionJob
 from gravito.horizon.options import Options, read_options
 
@@ -828,4 +828,6 @@ async def test_a_stop_behind_the_end_changes_nothing(redis: Client) -> None:
         await reached.wait()
         runner.stop(run, "timeout")
         task.cancel()
-        assert (await task).outcome == "ok"
+        ended = await task
+        assert isinstance(ended, Well)
+        assert ended.done().outcome == "ok"

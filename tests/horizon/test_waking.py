@@ -13,7 +13,7 @@ from gravito.atlas import Client
 from gravito.errors import ConnectionLostError
 from gravito.horizon import Horizon
 from gravito.horizon._broker import Broker
-from gravito.horizon._messages import Done, Envelope, Step
+from gravito.horizon._messages import Claimed, Done, Envelope, Step
 from gravito.horizon.worker import Worker, WorkerOptions
 
 Make = Callable[..., Broker]
@@ -193,7 +193,7 @@ async def test_what_two_claims_took_for_the_same_place_goes_back(horizon: Horizo
     await broker.pause()
     handles += [await held.push(number) for number in range(2, 5)]
     await broker.resume()
-    step = await broker._steps._run(worker.id, broker._steps._call(worker.id, (), 2))
+    step = await broker._steps._run(worker.id, broker._steps._call(worker.id, (), 2, 2))
     assert len(step.claimed) == 2
     lane._take(step)
     async with asyncio.timeout(10):
@@ -236,3 +236,37 @@ async def test_a_queue_that_waits_for_tokens_goes_on_when_places_were_taken_by_a
         assert (await handle.wait(10)).state == "ok"
     worker.stop()
     await task
+
+
+async def test_jobs_with_a_tenant_are_claimed_for_free_places_only(broker: Broker) -> None:
+    await broker.push_many([Envelope(f"a{n}", b"", tenant="a") for n in range(20)])
+    first = (await broker.step("w", [], 10, 2)).claimed
+    assert len(first) == 2
+    assert (await broker.step("w", [], 10, 0)).claimed == []
+    await broker.push(Envelope("b", b"", tenant="b"))  # its turn comes before most of the flood
+    ids = [
+        job.id for job in (await broker.step("w", [Done(first[0].id, first[0].fence, "ok")], 10, 2)).claimed
+    ]
+    assert ids == ["a2", "b"]
+    await broker.purge("ready")
+    await broker.push_many([Envelope(str(n), b"") for n in range(9)])
+    assert len((await broker.step("w", [], 9, 0)).claimed) == 9  # the others are claimed ahead
+
+
+async def test_ended_jobs_gather_while_others_wait_for_their_places(horizon: Horizon) -> None:
+    worker = Worker(horizon, WorkerOptions(concurrency=8))
+    task = asyncio.create_task(worker.run())
+    await until(lambda: worker.lanes)
+    lane, ended = worker.lanes[0], Done("x", 1, "ok")
+    lane.buffer.extend([Claimed(str(number), 1, 1, 0, b"") for number in range(4)])
+    assert lane._leisure()
+    lane.done.extend([ended, ended])
+    assert not lane._leisure()  # worth a step
+    lane.done.clear()
+    lane.buffer.pop()
+    assert not lane._leisure()  # the next places would stay empty
+    lane.buffer.clear()
+    worker.stop()
+    await task
+    lane.buffer.extend([Claimed(str(number), 1, 1, 0, b"") for number in range(4)])
+    assert not lane._leisure()  # it is to end

@@ -138,19 +138,21 @@ class Broker:
 
     # -- workers ---------------------------------------------------------------------------------------------
 
-    async def step(self, worker: str, done: Sequence[Done], want: int) -> Step:
+    async def step(self, worker: str, done: Sequence[Done], want: int, free: int | None = None) -> Step:
         """Hand in ended jobs and claim further ones, in one call. One step of a worker at a time.
 
         Args:
             worker: the worker's id, another one for each start of it; no `;`, no space.
             done: completions, at most some hundred.
             want: jobs to claim at most.
+            free: how many of them can begin at once; None: all. While jobs with a tenant are in line, no more are
+                claimed: whose turn it is shows when there is a place.
 
         Raises:
             GravitoError: the server could not be reached in time, or refused. Hand the completions in again with the
                 next step: it repeats this one, so none is lost, none refused for that, and no claimed job forgotten.
         """
-        return await self._steps.step(worker, done, want)
+        return await self._steps.step(worker, done, want, want if free is None else free)
 
     async def keep(self, worker: str, running: Sequence[Claimed]) -> Kept:
         """Renew the leases of running jobs and do the queue's housekeeping; about once a second, busy or idle.

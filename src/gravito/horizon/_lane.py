@@ -25,10 +25,12 @@ if TYPE_CHECKING:
 _log = logging.getLogger("gravito.horizon")
 
 _MOST: Final = 200  # jobs in a step, each way: the server does nothing else meanwhile
+_SPECIAL: Final = 64  # jobs with a unique key, a tenant or limits in a step, as step.lua bounds them
 _KEEP: Final = 1.0  # seconds between two housekeepings
 _KEEP_IDLE: Final = 3.0  # the same, at most, for a lane that has no jobs
 _BLOCK: Final = 5.0  # seconds that an idle lane blocks on the token at a stretch
 _SHARE: Final = 10  # a claim behind the wake token asks for this part of the worker's places
+_GATHER: Final = 0.005  # seconds for which ended jobs gather where nobody waits for the next ones
 _LAST: Final = 1.0  # seconds that an ending lane gives the server to say what was claimed
 _PAUSES: Final = (0.05, 0.1, 0.25, 0.5, 1.0)  # seconds between tries while the server is away
 
@@ -56,6 +58,7 @@ class Lane:
         self._stirred = asyncio.Event()  # something changed that a step may be needed for
         self._listener: asyncio.Task[None] | None = None  # blocks on the wake token, and claims behind it
         self._alarm: asyncio.TimerHandle | None = None  # rings when the next delayed job is due
+        self._told = 0  # server's ms of the answer that the alarm was set by
         self._failures = 0  # steps in a row that did not get through
         self._renewed = 0.0  # loop time of the last renewal of leases
 
@@ -107,16 +110,17 @@ class Lane:
         if worker.draining:
             await self._stop_listening()
             self.done.extend(worker.give_back(self))
-            want = 0
+            want = free = 0
         else:
-            want = min(worker.room(self), _MOST)
+            want = min(worker.room(self, worker.ahead), _MOST)
+            free = max(0, min(worker.room(self), want))
         ended, self.done = self.done[:_MOST], self.done[_MOST:]
         if not ended and want <= 0:
             return False
         done = [each.done() if isinstance(each, Well) else each for each in ended]
         so_far = worker.ended
         try:
-            step = await self.broker.step(worker.id, done, want)
+            step = await self.broker.step(worker.id, done, want, free)
         except (
             errors.ConfigurationError
         ):  # at the first one: the server may evict jobs, and will not change by itself
@@ -135,7 +139,7 @@ class Lane:
         if step.claimed:
             worker.admit(self, step.claimed)
             await asyncio.sleep(0)  # short jobs end in this turn, and go along with the next claim
-        return bool(step.claimed or self.done)
+        return len(step.claimed) >= min(want, _SPECIAL) > 0 or bool(self.done)
 
     async def _rest(self) -> None:
         """Wait for a reason to step: an ended job, a free place, a token, a job that is due."""
@@ -145,6 +149,13 @@ class Lane:
         self.crowded = not room
         await self._stirred.wait()
         self.crowded = False
+        if self._leisure():
+            await asyncio.sleep(_GATHER)
+
+    def _leisure(self) -> bool:
+        """Whether jobs enough wait here for the next places, so that what ends may gather for a step that is worth it."""
+        places = self._worker.options.concurrency
+        return len(self.buffer) * 2 >= places and len(self.done) * 4 < places and not self._worker.draining
 
     def _make_way(self) -> None:
         """Stir the lanes that rest without a place: jobs of this one may have been what they had none for."""
@@ -192,7 +203,7 @@ class Lane:
         self.empty_since = None
         worker.admit(self, step.claimed)
         # A step may have claimed for the same places meanwhile: what would have to wait for one goes back.
-        over = min(-worker.room(self), len(step.claimed))
+        over = min(-worker.room(self, worker.ahead), len(step.claimed))
         if over > 0 and worker.quarantine.job is None:
             self.done.extend(worker.give_back(self, over))
         if self.done:
@@ -221,6 +232,9 @@ class Lane:
         await asyncio.sleep(pause)
 
     def _set_alarm(self, now_ms: int, due_ms: int | None) -> None:
+        if now_ms < self._told:  # answers of two wires may overtake each other
+            return
+        self._told = now_ms
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None

@@ -55,12 +55,12 @@ class Steps:
         self._unanswered: dict[str, _Call] = {}
         self._voided: set[str] = set()  # claims that were given up: their serials must be known to the server
 
-    async def step(self, worker: str, done: Sequence[Done], want: int) -> Step:
+    async def step(self, worker: str, done: Sequence[Done], want: int, free: int) -> Step:
         """One exchange; see `Broker.step`."""
         await self._caller.ready()
         late = self._unanswered.get(worker)
         if late is None:
-            return await self._run(worker, self._call(worker, done, want))
+            return await self._run(worker, self._call(worker, done, want, free))
         # It was given up, or its caller was cancelled. It may have claimed jobs that nobody knows of: ask again.
         first = await self._run(worker, late)
         handed_in = {(one.id, one.fence) for one in late.done}
@@ -69,7 +69,8 @@ class Steps:
         if not rest and want <= 0:
             return first
         try:
-            second = await self._run(worker, self._call(worker, rest, max(want, 0)))
+            free = max(0, min(want, free - len(first.claimed)))
+            second = await self._run(worker, self._call(worker, rest, max(want, 0), free))
         except errors.GravitoError:
             if (
                 rest
@@ -85,7 +86,7 @@ class Steps:
         await self._caller.ready()
         name = worker + _WAKE
         assert name not in self._unanswered  # `settle` comes first
-        call = self._unanswered[name] = self._call(worker, (), want, name)
+        call = self._unanswered[name] = self._call(worker, (), want, want, name)
         reply = await self._caller.run_on_wake("step", call.args, call.counters, timeout=timeout)
         del self._unanswered[name]
         return self._read(worker, reply)
@@ -112,13 +113,15 @@ class Steps:
         self._open.pop(worker, None)
         return [name for name in names if name not in self._voided]
 
-    def _call(self, worker: str, done: Sequence[Done], want: int, name: str | None = None) -> _Call:
+    def _call(
+        self, worker: str, done: Sequence[Done], want: int, free: int, name: str | None = None
+    ) -> _Call:
         name = name or worker
         self._serials[name] += 1
         ended = None
         if done:
             ended = completions(done, fields, self._keys.queue, self._closed(worker, done))
-        args = (worker, self._serials[name], self._lease_ms, want, self._keep, ended, name)
+        args = (worker, self._serials[name], self._lease_ms, want, self._keep, ended, name, free)
         return _Call(args, self._keys.minute(self._caller.now_ms() // _MINUTE), done)
 
     async def _run(self, worker: str, call: _Call) -> Step:

@@ -182,14 +182,18 @@ class Worker:
 
     # -- what the lanes ask ----------------------------------------------------------------------------------
 
-    def room(self, lane: Lane) -> int:
-        """How many jobs a lane may claim now."""
+    @property
+    def ahead(self) -> int:
+        """How many jobs it may claim besides those that it has places for: some milliseconds' work."""
+        if self._mean >= _SHORT:
+            return 0
+        return int(self.options.concurrency * min(1.0, _AHEAD / max(self._mean, 1.0)))
+
+    def room(self, lane: Lane, ahead: int = 0) -> int:
+        """How many jobs a lane may claim now; `ahead`: so many more than there are places."""
         if self.quarantine.job is not None:
             return 0
         concurrency = self.options.concurrency
-        ahead = 0
-        if self._mean < _SHORT:
-            ahead = int(concurrency * min(1.0, _AHEAD / max(self._mean, 1.0)))
         free = concurrency + ahead - len(self._running) - self._waiting
         if any(
             other.full for other in self.lanes[: lane.rank]

@@ -2,7 +2,8 @@
 -- same answer.
 --
 -- KEYS: see common.lua; the last are the counters of the minute. ARGV[2]: see common.lua. ARGV[1]:
--- {worker, serial, lease ms, want, keep, done, name}; keep: ended jobs to keep at most; name: under which the serials
+-- {worker, serial, lease ms, want, keep, done, name, free}; keep: ended jobs to keep at most; free: jobs to claim at
+-- most while some that have a tenant are in line, since these take turns for places, not for a worker's buffer; name: under which the serials
 -- are counted, since a worker has a claim waiting behind its wake token while it makes steps. With nothing to do (no
 -- done, want 0) it gives the answer of the call with that serial; if none came, that one will claim nothing any more.
 --   done: {ids, fences, outcomes, records, groups, counts, fields, more, closed} or nothing.
@@ -18,7 +19,7 @@
 --   refused ids (parted by spaces), length of the outbox if it grew}; {now ms} for a serial that was overtaken.
 -- The first write is always one that needs no memory: see despite_memory.
 
-local worker, serial, lease, want, keep, done, name = arg[1], arg[2], arg[3], arg[4], arg[5], arg[6], arg[7]
+local worker, serial, lease, want, keep, done, name = unpack(arg, 1, 7)
 
 local function answer(due, fence, ids, joined, bodies, refused, outbox)
   local odd = {}
@@ -299,6 +300,8 @@ local function collect(n)
   if left == 0 then return end
   specials = n <= FEW or call('EXISTS', ROUTES) == 1
   if specials then n = math.min(n, MOST_SPECIAL) end
+  if arg[8] < n and call('EXISTS', FAIR) == 1 then n = arg[8] end
+  if n == 0 then return end
   local share = math.floor(n / 10)
   if share == 0 and serial % 8 == 0 then share = 1 end
   local function draw(line, most)
