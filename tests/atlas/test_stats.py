@@ -124,12 +124,13 @@ async def test_counters_of_another_loop_stay_when_its_wires_are_closed_from_here
     thread.start()
     try:
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_twice(redis), loop))
-        before = redis.stats()
+        before, state = redis.stats(), redis._states[loop]
         assert before.connections == 1
         await redis.aclose()
         assert redis.stats().commands == before.commands
+        await until(lambda: state.guard.ag_frame is None)  # that loop has closed them
+        assert state.wires() == []
     finally:
-        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(loop.shutdown_asyncgens(), loop))
         loop.call_soon_threadsafe(loop.stop)
         await asyncio.to_thread(thread.join)
         loop.close()
