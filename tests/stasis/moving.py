@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from gravito.atlas._local_cluster import LocalCluster
 from gravito.atlas.topology.slots import slot_of
 
-_PAUSE = 0.02  # seconds between two moves: the nodes have to serve the tests, too
+_PAUSE = 0.1  # seconds between two moves: the nodes have to serve the tests, too
 
 
 class Mover:

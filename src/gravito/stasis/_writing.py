@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from math import inf
 from time import monotonic
 from typing import Any, Final
@@ -64,7 +64,8 @@ class Writing(View):
         present, front, _ = guess
         plan = self._plan
         try:
-            seen = await core.writes().put((entry, plan.blob(front, body), ms), plan)
+            item = entry, plan.blob(front, body), ms
+            seen = await (core.writes().put(item, plan) if core.joins else self._write_apart(item))
         except Exception as error:
             core.lost(error, key)
             return False
@@ -79,6 +80,14 @@ class Writing(View):
         if core.events.write:
             core.tell("write", key, tags=self._tags)
         return True
+
+    async def _write_apart(self, item: tuple[str, bytes, int | None]) -> Sequence[bytes | None]:
+        """Write where writes are not joined; the versions that were present behind that."""
+        core = self._core
+        soon = core.versions_soon(self._plan.keys)
+        await core.guard.within(core.store.write((item,)))
+        seen = soon.now()
+        return await soon.result() if seen is None else seen
 
     async def forever(self, key: str, value: Any) -> bool:
         """Store a value without end. As `put`."""
@@ -143,7 +152,7 @@ class Writing(View):
 
     def _keep_guess(self, joined: bytes, until: float) -> None:
         """So that the next `put` has less to do."""
-        if self._core.joins:
+        if not self._core.local and not self._core.tiered:
             versions = versions_of(joined)
             self._guess = versions, self._plan.front(versions), until
 
