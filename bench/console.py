@@ -1,7 +1,7 @@
 """`python -m bench.console`: the console before a million jobs in 50 queues, 200 workers, and a week of counters.
 
 One queue is filled by real pushes and a real worker; the server copies it to the others. Simulated are the counters of
-the past (random ones, closed by the queue's own script) and the workers' records. The console is a process of its own,
+the past (random ones, closed by the queue's own script), some of the present, and the workers' records. The console is a process of its own,
 asked by this one; it starts anew for each answer that is called its first. Every page and every route of the API is asked
 for again and again; then 100 pages stay open, first on an idle server and then beside a worker at full load, and the
 commands that the console costs are set beside those of the queue. What the console sent is its own count, times what
@@ -110,6 +110,25 @@ async def count(horizon: Horizon, names: Sequence[str]) -> None:
         await client.hset(broker.keys.minute(one), mapping=counts)
     await client.hset(broker.keys.part("conf"), "rolled", minutes[120] - 1)
     await broker.roll()
+
+
+async def traffic(horizon: Horizon, names: Sequence[str]) -> None:
+    """What the simulated workers do to the counters: each second some of this minute's; twice a minute they are closed."""
+    draw, turn = random.Random(3), 0
+    while True:
+        for number in range(QUEUES):
+            broker = horizon.broker(f"b{number:02}")
+            done = Done(
+                id="x", fence=1, outcome="ok", name=draw.choice(names), run_ms=draw.lognormvariate(3, 1.5)
+            )
+            async with horizon.client.pipeline(transaction=False) as pipe:
+                for field in fields(done):
+                    pipe.hincrby(broker.keys.minute(broker.now_ms() // 60_000), field, 1)
+                await pipe.execute()
+            if (turn + number) % 30 == 0:
+                await broker.roll()
+        turn += 1
+        await asyncio.sleep(1)
 
 
 async def copy(client: Client, keys: Keys) -> None:
@@ -352,7 +371,8 @@ async def working(horizon: Horizon) -> AsyncIterator[Any]:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _nothing() -> None: ...
+def _nothing() -> None:
+    """A job."""
 
 
 async def measure(chosen: argparse.Namespace) -> dict[str, Any]:
@@ -371,12 +391,14 @@ async def measure(chosen: argparse.Namespace) -> dict[str, Any]:
             say("cold starts are over")
             async with serving(url) as (address, pid):
                 begin = memory(pid)
+                busy = asyncio.create_task(traffic(horizon, [f"shop.tasks.job{n:02}" for n in range(NAMES)]))
                 rows = await ask(address, pid, addresses(places), chosen.times)
+                busy.cancel()
                 say("pages are over")
                 kinds = {
                     "overview": ["/ /live/overview"],
                     "one queue": ["/queues/b00 /live/queue?of=b00"],
-                    "50 queues": [f"/queues/b{n:02} /live/queue?of=b{n:02}" for n in range(QUEUES)],
+                    "three queues": [f"/queues/b{n:02} /live/queue?of=b{n:02}" for n in range(3)],
                     "workers": ["/workers /live/workers"],
                     "running": ["/running /live/running"],
                     "batch": [f"/batches/{places['batch']} /live/batch?of={places['batch']}"],
