@@ -55,30 +55,14 @@ async def _ours_pipeline(host: str, port: int, keys: list[str], value: str) -> i
     from gravito.atlas.client import Client
 
     async with Client.from_url(f"redis://{host}:{port}/0") as client:
-        await client.set(keys[0], value)
-
-        async def work() -> list[Any]:
-            pipe = client.pipeline(transaction=False)
-            for key in keys:
-                pipe.get(key)
-            return list(await pipe.execute())
-
-        return await _growth(work, value)
+        return await _growth_of_pipeline(client, keys, value)
 
 
 async def _redis_py_pipeline(host: str, port: int, keys: list[str], value: str) -> int:
     import redis.asyncio
 
     async with redis.asyncio.Redis(host=host, port=port, decode_responses=True) as client:
-        await client.set(keys[0], value)
-
-        async def work() -> list[Any]:
-            pipe = client.pipeline(transaction=False)
-            for key in keys:
-                pipe.get(key)
-            return list(await pipe.execute())
-
-        return await _growth(work, value)
+        return await _growth_of_pipeline(client, keys, value)
 
 
 WAYS: dict[str, Callable[[str, int, list[str], str], Coroutine[Any, Any, int]]] = {
@@ -87,6 +71,18 @@ WAYS: dict[str, Callable[[str, int, list[str], str], Coroutine[Any, Any, int]]] 
     OURS_PIPELINE: _ours_pipeline,
     REDIS_PY_PIPELINE: _redis_py_pipeline,
 }
+
+
+async def _growth_of_pipeline(client: Any, keys: list[str], value: str) -> int:
+    await client.set(keys[0], value)
+
+    async def work() -> list[Any]:
+        pipe = client.pipeline(transaction=False)
+        for key in keys:
+            pipe.get(key)
+        return list(await pipe.execute())
+
+    return await _growth(work, value)
 
 
 async def _growth(work: Callable[[], Awaitable[list[Any]]], value: str) -> int:
