@@ -176,6 +176,33 @@ async def test_a_worker_that_stops_when_a_job_comes_neither_loses_nor_charges_it
     assert (sizes.running, sizes.totals.get("crashed", 0), sizes.totals["ok"]) == (0, 0, 40)
 
 
+async def test_what_was_claimed_when_a_worker_stopped_goes_back_without_a_charge(horizon: Horizon) -> None:
+    @horizon.job
+    async def note() -> None: ...
+
+    broker = horizon.broker("default")
+    claim = broker._caller.run_on_wake
+
+    async def slowly(*args: Any, **options: Any) -> Any:
+        await claim(*args, **options)
+        await asyncio.Event().wait()  # the answer is on its way for ever
+
+    broker._caller.run_on_wake = slowly  # type: ignore[method-assign]  # the real one, whose answer is late
+    worker = Worker(horizon)
+    task = asyncio.create_task(worker.run())
+    await until(lambda: worker.lanes and worker.lanes[0]._listener is not None)
+    await note.push()
+    async with asyncio.timeout(10):
+        while not (await broker.sizes()).running:  # noqa: ASYNC110  # another side's doing
+            await asyncio.sleep(0.01)
+        worker.stop()
+        tally = await task
+    sizes = await broker.sizes()
+    assert (sizes.running, sizes.ready, tally.released) == (0, (0, 0, 1, 0), 1)
+    [job] = (await broker.step("other", [], 1)).claimed
+    assert (job.attempt, job.crashes) == (1, 0)
+
+
 async def test_what_two_claims_took_for_the_same_place_goes_back(horizon: Horizon) -> None:
     hold = asyncio.Event()
 
@@ -207,8 +234,9 @@ async def test_what_two_claims_took_for_the_same_place_goes_back(horizon: Horizo
     assert (worker.tally.done, worker.tally.refused) == (2, 0)
 
 
+@pytest.mark.parametrize("idle", [False, True])
 async def test_a_queue_that_waits_for_tokens_goes_on_when_places_were_taken_by_another(
-    horizon: Horizon,
+    horizon: Horizon, idle: bool
 ) -> None:
     hold = asyncio.Event()
 
@@ -226,8 +254,12 @@ async def test_a_queue_that_waits_for_tokens_goes_on_when_places_were_taken_by_a
     for _ in range(2):
         await held.push()
     await until(lambda: len(worker.running) == 2)
-    handles = [await quick.push() for _ in range(3)]
     broker = horizon.broker("b")
+    if idle:  # it is woken for nothing, and sees that it has no place
+        listener = worker.lanes[1]._listener
+        await broker.resume()
+        await until(lambda: listener is None or listener.done())
+    handles = [await quick.push() for _ in range(3)]
     async with asyncio.timeout(10):
         while (await broker.sizes()).running:  # noqa: ASYNC110  # what its wait had claimed goes back
             await asyncio.sleep(0.01)
