@@ -202,13 +202,33 @@ async def test_a_look_that_outlasts_its_turn_is_not_doubled_by_the_next_one(
     heard = len(ear.heard)
     first = asyncio.create_task(AlertWatch(horizon).look())
     await asyncio.wait_for(asked.wait(), 10)
-    await AlertWatch(horizon).look()
-    await AlertWatch(horizon).look()
+    for _ in range(2):
+        await asyncio.wait_for(AlertWatch(horizon).look(), 10)
     answer.set()
     await first
     await AlertWatch(horizon).look()
     assert [state for state, _ in ear.heard[heard:]] == [told]
     assert ("a" in await read_alerts(horizon)) == (text is not None)
+
+
+async def test_a_look_that_began_before_another_one_told_sees_that(horizon: Horizon) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    class Thoughtful:
+        async def check(self, repository: Repository) -> str | None:
+            if not begun.is_set():
+                begun.set()
+                await go_on.wait()
+            return "bad"
+
+    ear = Ear()
+    horizon.alert("a", Thoughtful(), ear)
+    slow = asyncio.create_task(AlertWatch(horizon).look())
+    await asyncio.wait_for(begun.wait(), 10)
+    await AlertWatch(horizon).look()
+    go_on.set()
+    await slow
+    assert ear.heard == [("firing", "bad")]
 
 
 async def test_a_channel_that_never_answers_holds_nothing_up(
