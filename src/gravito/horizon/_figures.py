@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Final
 
 import msgspec
@@ -80,18 +82,18 @@ def percentile(counts: Mapping[int, int], share: float) -> float | None:
     Returns:
         Milliseconds; None for an empty histogram; the longest bound for what is longer than all.
     """
-    total = sum(counts.values())
-    if not total:
+    buckets = sorted(counts)
+    sums = list(accumulate(map(counts.__getitem__, buckets)))
+    if not sums or not sums[-1]:
         return None
-    rank, before = share * total, 0
-    for bucket, count in sorted(counts.items()):
-        if before + count >= rank:
-            if bucket >= len(BUCKETS):
-                break
-            low = BUCKETS[bucket - 1] if bucket else 0.0
-            return round(low + (BUCKETS[bucket] - low) * (max(rank - before, 0) / count), 2)
-        before += count
-    return BUCKETS[-1]
+    rank = share * sums[-1]
+    at = bisect_left(sums, rank)
+    bucket = buckets[at] if at < len(buckets) else len(BUCKETS)
+    if bucket >= len(BUCKETS):
+        return BUCKETS[-1]
+    low = BUCKETS[bucket - 1] if bucket else 0.0
+    before = sums[at - 1] if at else 0
+    return round(low + (BUCKETS[bucket] - low) * (max(rank - before, 0) / counts[bucket]), 2)
 
 
 # -- rows of periods -----------------------------------------------------------------------------------------
@@ -108,12 +110,14 @@ def packed(numbers: Sequence[int], periods_before: int = 0) -> int:
 
 def shifted(row: int, periods: int) -> int:
     """The row without its first periods; with as many empty ones in front, if the number is negative."""
-    return row >> (_WIDTH * periods) if periods >= 0 else row << (-_WIDTH * periods)
+    if not periods:
+        return row
+    return row >> (_WIDTH * periods) if periods > 0 else row << (-_WIDTH * periods)
 
 
 def cut(row: int, periods: int) -> int:
     """The first periods of a row."""
-    return row & ((1 << _WIDTH * periods) - 1)
+    return row & ((1 << _WIDTH * periods) - 1) if row.bit_length() > _WIDTH * periods else row
 
 
 def first_of(row: int) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
@@ -103,7 +103,7 @@ class Reader:
         ]
         windows = []
         for span, (first, row) in zip(spans, known, strict=True):
-            some = first_of(row)
+            some = first_of(row) if by_job else None
             since = first if some is None else span.first + some
             windows.append((span.kind == "hours", first, span.last, since if by_job else False))
         for _ in range(_TRIES):
@@ -152,8 +152,8 @@ class Reader:
         if closed <= span.first:  # nothing, or too little to take the place of a longer one
             return
         kept = Span(span.kind, span.first, closed)
-        row = cut(row, len(kept))
-        _, old = self._kept.pop(key, (span, 0))
+        before, old = self._kept.pop(key, (span, 0))
+        row = old if before == kept else cut(row, len(kept))
         self._kept[key] = (kept, row)
         self._size += _bytes(row) - (_bytes(old) if old else 0)
         while self._size > self._most and len(self._kept) > 1:
@@ -165,13 +165,14 @@ def _bytes(row: int) -> int:
     return row.bit_length() // 8 + 500  # with what stands around it
 
 
-def _row_of(counts: Iterable[bytes]) -> int:
+def _row_of(counts: Sequence[bytes]) -> int:
     """The row of one job: of each period, its places and counts."""
-    numbers: list[int] = []
-    for data in counts:
-        period = [0] * PLACES
-        _add(period, _decode_counts(data) if data else ())
-        numbers += period
+    numbers = [0] * (PLACES * len(counts))
+    for at, data in enumerate(counts):
+        if data:
+            flat, first = _decode_counts(data), at * PLACES
+            for place, count in zip(flat[::2], flat[1::2], strict=True):
+                numbers[first + place] = count
     return packed(numbers)
 
 

@@ -99,6 +99,12 @@ class Statistics:
         parts = await self.counted(span, queues, job, by_job=by_job)
         return metrics_of(window, span, parts, by_job=by_job)
 
+    async def each(self, window: Window, queues: Sequence[str]) -> tuple[Metrics, dict[str, Figures]]:
+        """The figures of some queues together, and of each of them."""
+        span = await self.span(window)
+        parts = await self.counted(span, queues, by_job=True)
+        return metrics_of(window, span, parts, by_job=True), by_queue(span, queues, parts)
+
     async def all(self, queues: Sequence[str]) -> tuple[dict[Window, Metrics], dict[str, Figures]]:
         """The metrics of every window, without those by job, and the figures of the last minute that is over, by queue."""
         minute = await self._minute()

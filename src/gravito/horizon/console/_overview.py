@@ -29,6 +29,7 @@ __all__ = [
     "queue_values",
     "read_overview",
     "read_rate",
+    "worker_shape",
     "worker_values",
 ]
 
@@ -182,8 +183,7 @@ def queue_values(
 
 def worker_values(workers: Sequence[WorkerRecord], now_ms: int) -> Values:
     """The values of all workers."""
-    states = [(worker.id, worker.state, [job.id for job in worker.jobs]) for worker in workers]
-    values = {"shape": fingerprint(states), "all.workers": count(len(workers))}
+    values = {"shape": worker_shape(workers), "all.workers": count(len(workers))}
     for worker in workers:
         key = f"w.{worker.id}"
         values.update(process_values(worker))
@@ -194,6 +194,11 @@ def worker_values(workers: Sequence[WorkerRecord], now_ms: int) -> Values:
         for job in worker.jobs[:20]:
             values[f"{key}.job.{job.id}"] = duration(max(0, now_ms - job.since) / 1000)
     return values
+
+
+def worker_shape(workers: Sequence[WorkerRecord]) -> str:
+    """Another text if a worker or a job has come or gone."""
+    return fingerprint((worker.id, worker.state, [job.id for job in worker.jobs]) for worker in workers)
 
 
 def process_values(worker: WorkerRecord) -> dict[str, str]:

@@ -46,6 +46,7 @@ from gravito.horizon.console._overview import (
     queue_values,
     read_overview,
     read_rate,
+    worker_shape,
     worker_values,
 )
 from gravito.horizon.console._pages_batches import batch, batches, chain
@@ -61,7 +62,7 @@ __all__ = ["PAGES"]
 _AGAIN: Final = (
     20.0  # seconds for which what moves slowly is taken as it was, by pages that read themselves anew
 )
-WORKERS: Final = 50  # of a page
+WORKERS: Final = 25  # of a page
 PRIORITIES: Final = ("critical", "high", "default", "low")
 
 
@@ -135,17 +136,17 @@ async def queue(ask: Ask) -> Response:
 async def workers(ask: Ask) -> Response:
     """All worker processes, and what they do."""
     records = await ask.site.lately("workers", 2.0 * ask.again, ask.repository.workers)
-    value = worker_values(records, ask.horizon.broker("default").now_ms())
     offset = ask.number("offset")
+    shown = records[offset : offset + WORKERS]
     return ask.render(
         "workers.html",
-        workers=records[offset : offset + WORKERS],
+        workers=shown,
         total=len(records),
         offset=offset,
         size=WORKERS,
-        value=value,
+        value=worker_values(shown, ask.horizon.broker("default").now_ms()),
         live=ask.visit.url("/live/workers"),
-        shape=value["shape"],
+        shape=worker_shape(records),
     )
 
 

@@ -23,8 +23,10 @@ async def metrics(ask: Ask) -> Response:
     job = ask.text("job") or None
     names = await ask.repository.names()
 
-    shown = await ask.repository.metrics(window, queue, job)
-    queues = await ask.repository.totals_of(window, names[:_ROWS]) if queue is None and job is None else {}
+    if queue is None and job is None:
+        shown, queues = await ask.repository.statistics.each(window, names)
+    else:
+        shown, queues = await ask.repository.metrics(window, queue, job), {}
     jobs = sorted(shown.jobs.items(), key=lambda pair: (-pair[1].runs, pair[0]))
     return ask.render(
         "metrics.html",
@@ -37,7 +39,7 @@ async def metrics(ask: Ask) -> Response:
         jobs=jobs[:_ROWS],
         known=sorted({*shown.jobs, *ask.horizon.jobs}),
         more=max(0, len(jobs) - _ROWS),
-        queues={name: one for name, one in queues.items() if one.runs},
+        queues={name: queues[name] for name in names[:_ROWS] if name in queues and queues[name].runs},
         throughput=throughput(shown),
         run=percentiles(shown, "Run time", Figures.run_ms),
         wait=percentiles(shown, "Waiting time", Figures.wait_ms),
