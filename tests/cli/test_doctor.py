@@ -93,10 +93,18 @@ class TestServer:
         advice = [finding["what"] for finding in report["findings"]]
         assert any("removes keys by itself (allkeys-lru)" in what for what in advice)
         assert any("a restart loses all data" in what for what in advice)
+        assert any("--url holds a password" in what for what in advice)
 
     def test_resp2(self, engine: Engine) -> None:
         _, report = examined("--url", f"unix://:{PASSWORD}@{engine.path}?protocol=2")
         assert report["server"]["RESP"] == "2"
+
+    def test_a_password_in_the_configuration_is_no_advice(
+        self, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("REDIS_URL", f"unix://:{PASSWORD}@{engine.path}")
+        _, report = examined()
+        assert not any("--url" in finding["what"] for finding in report["findings"])
 
     def test_a_wrong_password(self, engine: Engine) -> None:
         code, output = run("--url", f"unix://:wrong-secret@{engine.path}")

@@ -56,6 +56,14 @@ async def _examine(connection: str | None, url: str | None) -> Report:
         if url is not None:
             settings = Settings.from_url(url, name=connection or "url")
             report.origin = "--url"
+            if settings.password is not None:
+                report.findings.append(
+                    Finding(
+                        "advice",
+                        "--url holds a password, which every user of this machine could see meanwhile.",
+                        "Put the URL into REDIS_URL or into .env, and leave --url out.",
+                    )
+                )
         else:
             found = DB.configuration
             report.origin = found.origin
