@@ -27,10 +27,10 @@ _log = logging.getLogger("gravito.horizon")
 _MOST: Final = 200  # jobs in a step, each way: the server does nothing else meanwhile
 _SPECIAL: Final = 64  # jobs with a unique key, a tenant or limits in a step, as step.lua bounds them
 _KEEP: Final = 1.0  # seconds between two housekeepings
-_KEEP_IDLE: Final = 3.0  # the same, at most, for a lane that has no jobs
-_BLOCK: Final = 5.0  # seconds that an idle lane blocks on the token at a stretch
+_KEEP_IDLE: Final = (1.5, 3.0)  # the same for a lane that has no jobs: of a single queue, and at most
+_BLOCK: Final = 7.0  # seconds that an idle lane blocks on the token at a stretch
 _SHARE: Final = 10  # a claim behind the wake token asks for this part of the worker's places
-_GATHER: Final = 0.005  # seconds for which ended jobs gather where nobody waits for the next ones
+_GATHER: Final = 0.01  # seconds, at most, for which ended jobs gather where nobody waits for the next ones
 _LAST: Final = 1.0  # seconds that an ending lane gives the server to say what was claimed
 _PAUSES: Final = (0.05, 0.1, 0.25, 0.5, 1.0)  # seconds between tries while the server is away
 
@@ -149,13 +149,17 @@ class Lane:
         self.crowded = not room
         await self._stirred.wait()
         self.crowded = False
-        if self._leisure():
-            await asyncio.sleep(_GATHER)
+        if leisure := self._leisure():
+            await asyncio.sleep(leisure)
 
-    def _leisure(self) -> bool:
-        """Whether jobs enough wait here for the next places, so that what ends may gather for a step that is worth it."""
-        places = self._worker.options.concurrency
-        return len(self.buffer) * 2 >= places and len(self.done) * 4 < places and not self._worker.draining
+    def _leisure(self) -> float:
+        """Seconds for which what ends may gather for a step that is worth it: jobs enough wait here for the next places."""
+        worker = self._worker
+        places = worker.options.concurrency
+        if worker.draining or len(self.buffer) * 2 < places or len(self.done) * 4 >= places:
+            return 0.0
+        lasts = worker.mean / 1000 * len(self.buffer) / places
+        return min(lasts / 2, _GATHER)
 
     def _make_way(self) -> None:
         """Stir the lanes that rest without a place: jobs of this one may have been what they had none for."""
@@ -260,10 +264,13 @@ class Lane:
     # -- housekeeping ----------------------------------------------------------------------------------------
 
     async def _keep(self) -> None:
+        least, most = _KEEP_IDLE
+        pause = _KEEP
         while True:
+            await asyncio.sleep(pause)
             # an idle worker of many queues asks the server no more often than one of a single queue
-            idle = not self.held()
-            await asyncio.sleep(min(_KEEP * len(self._worker.lanes), _KEEP_IDLE) if idle else _KEEP)
+            lanes = len(self._worker.lanes)
+            pause = _KEEP if self.held() else min(max(least, _KEEP * lanes), most)
             try:
                 await self.keep()
             except errors.GravitoError as error:

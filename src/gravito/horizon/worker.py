@@ -132,6 +132,11 @@ class Worker:
     # -- what the lanes ask ----------------------------------------------------------------------------------
 
     @property
+    def mean(self) -> float:
+        """Milliseconds that a job took lately."""
+        return self._mean
+
+    @property
     def ahead(self) -> int:
         """How many jobs it may claim besides those that it has places for: some milliseconds' work."""
         if self._mean >= _SHORT:
