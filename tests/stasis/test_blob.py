@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -183,3 +186,25 @@ def test_repr_shows_no_value() -> None:
 
 def test_ids_differ() -> None:
     assert len({_blob.new_id() for _ in range(1000)}) == 1000
+
+
+FORKS = """
+import os
+from gravito.stasis._blob import new_id
+new_id()  # more are drawn at once
+reading, writing = os.pipe()
+pid = os.fork()
+ids = [new_id() for _ in range(1000)]
+if not pid:
+    os.write(writing, b"".join(ids))
+    os._exit(0)
+os.waitpid(pid, 0)
+theirs = os.read(reading, 8000)
+assert len(theirs) == 8000
+assert not {theirs[at : at + 8] for at in range(0, 8000, 8)}.intersection(ids)
+assert len(set(ids)) == 1000
+"""
+
+
+def test_a_forked_child_draws_ids_of_its_own() -> None:
+    subprocess.run([sys.executable, "-c", FORKS], check=True)

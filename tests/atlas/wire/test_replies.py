@@ -223,6 +223,19 @@ async def test_an_attribute_split_at_every_offset_ends_the_wire() -> None:
         assert sink.aborted
 
 
+@pytest.mark.parametrize("text", ["a|" * 20, "a|" * 200, "|", "\n|", "\n|1\r\n"])
+async def test_an_attribute_behind_text_with_bars_ends_the_wire(text: str) -> None:
+    data = reply(text) + reply(text) + reply(Attribute({"ttl": 5})) + reply("value")
+    for at in range(len(data)):
+        wire, (first, second, third), sink = wire_with(3)
+        if at:
+            wire.data_received(data[:at])
+        wire.data_received(data[at:])
+        assert first.result() == second.result() == text
+        assert isinstance(third.exception(), errors.ProtocolError), at
+        assert sink.aborted
+
+
 async def test_a_reply_that_nobody_asked_for_ends_the_wire(scripted: Make) -> None:
     peer, redis = await scripted([Raw(reply("a") + reply("stray")), "b"])
     assert await redis.execute("X") == "a"

@@ -25,7 +25,7 @@ _CONFIRMATIONS = frozenset(
 )
 _MESSAGES = frozenset({"message", "pmessage", "smessage"})
 _NEWLINE = ord("\n")
-_BAR = ord("|")
+_FEW_BARS = 32  # up to so many, looking at each is quicker than a search for two bytes
 # Where an attribute may begin: "|", a count and a line's end, or as much of it as the bytes hold.
 _BARS = re.compile(rb"\n(?=\|(?:\d+(?:\r|\Z)|\Z))")
 
@@ -65,9 +65,7 @@ class Inbox:
         """
         self._read += len(data)
         self.meter.bytes_received += len(data)
-        if b"\n|" in data or (
-            data[0] == _BAR and self._tail == _NEWLINE
-        ):  # else no attribute can begin in it
+        if b"|" in data and _may_begin_attribute(data, self._tail):
             self._receive_warily(data)
         else:
             self._reader.feed(data)
@@ -232,6 +230,18 @@ class Inbox:
             start = at
         self._reader.feed(data[start:])
         self._receive()
+
+
+def _may_begin_attribute(data: bytes, tail: int) -> bool:
+    """Whether a `|` stands behind a line's end, or there are too many to look at each. `tail` is the byte before."""
+    at = data.find(b"|")
+    for _ in range(_FEW_BARS):
+        if at < 0:
+            return False
+        if (data[at - 1] if at else tail) == _NEWLINE:
+            return True
+        at = data.find(b"|", at + 1)
+    return True
 
 
 def _is_push(reply: Any) -> bool:
