@@ -97,15 +97,11 @@ class Reader:
             by_job: each job's numbers, too.
         """
         keys: list[_Key] = [(broker.queue, span.kind, job) for span in spans]
-        known = [
-            self._recall(key, span) if job is None or not by_job else (span.first, 0)
-            for key, span in zip(keys, spans, strict=True)
-        ]
-        windows = []
-        for span, (first, row) in zip(spans, known, strict=True):
-            some = first_of(row) if by_job else None
-            since = first if some is None else span.first + some
-            windows.append((span.kind == "hours", first, span.last, since if by_job else False))
+        known, windows = [], []
+        for key, span in zip(keys, spans, strict=True):
+            first, row, since = self._known(key, span) if by_job else (*self._recall(key, span), False)
+            known.append((first, row))
+            windows.append((span.kind == "hours", first, span.last, since))
         for _ in range(_TRIES):
             reply = await broker.counts.read(windows, job)
             if reply is not None:
@@ -135,6 +131,17 @@ class Reader:
         if len(self._read) > _MINUTES:
             self._read.popitem(last=False)
         return numbers
+
+    def _known(self, key: _Key, span: Span) -> tuple[int, int, int]:
+        """As `_recall`, and from when on the sums by job are wanted: the first period in which any job was counted."""
+        queue, kind, job = key
+        first, row = self._recall((queue, kind, None), span)
+        some = first_of(row)
+        if some is None:  # the server finds it, if it looks at the whole span
+            return span.first, 0, span.first
+        if job is not None:
+            first, row = self._recall(key, span)
+        return first, row, span.first + some
 
     def _recall(self, key: _Key, span: Span) -> tuple[int, int]:
         """The first period to ask for, and the row of those before it."""

@@ -154,6 +154,11 @@ class Site:
         environment.globals.update(site=self, charts=_charts)
         return environment
 
+    def warm(self) -> None:
+        """Compile all templates, so that the first visitors do not wait for it."""
+        for name in self.templates.list_templates(["html"]):
+            self.templates.get_template(name)
+
     def render(
         self, visit: Visit, template: str, context: Mapping[str, Any], status: int = 200
     ) -> HTMLResponse:

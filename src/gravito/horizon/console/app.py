@@ -80,6 +80,7 @@ class Console:
             app: what frameworks hand over; not used.
         """
         self.site.live.open()
+        self.site.warm()
         self._begin_watch()
         try:
             yield
