@@ -6,11 +6,13 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from tests.horizon.console.browsing import Browser, Parsed
 from tests.horizon.console.conftest import PLANTED, World
 
 from gravito.horizon import Horizon, JobContext, inject
 from gravito.horizon._rows import MASKED
+from gravito.horizon.console import _pages_jobs
 from gravito.horizon.repository import Repository
 
 Make = Callable[..., Browser]
@@ -212,7 +214,11 @@ async def test_a_job_shows_its_neighbours_in_a_chain_and_its_batch(browse: Make,
     assert len(set(re.findall(r'href="(/jobs/default/[^"]+)"', (await browser.get(str(address))).text))) == 3
 
 
-async def test_a_search_says_where_it_goes_on_until_its_page_is_full(browse: Make, horizon: Horizon) -> None:
+async def test_a_search_says_where_it_goes_on_until_its_page_is_full(
+    browse: Make, horizon: Horizon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_pages_jobs, "_PATIENCE", 0.001)  # seconds: no machine is done by then
+
     @horizon.job
     async def work(number: int) -> None: ...
 
