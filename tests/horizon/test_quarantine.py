@@ -70,8 +70,10 @@ async def test_a_suspect_that_waits_goes_back_when_the_worker_stops(horizon: Hor
     worker = Worker(horizon, WorkerOptions(concurrency=2))
     task = asyncio.create_task(worker.run())
     await began.wait()
+    await horizon.broker("default").pause()  # else it would be claimed before it counts as a suspect
     second = await horizon.push(work.make(2))
     await crashed(horizon, [second.id])
+    await horizon.broker("default").resume()
     async with asyncio.timeout(10):
         while worker.quarantine.job is None:  # noqa: ASYNC110  # nothing announces it
             await asyncio.sleep(0.01)

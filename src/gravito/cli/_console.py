@@ -100,6 +100,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        listener.listen()  # from here on it may be told where: who comes before the server is up, waits
     except socket.gaierror as error:
         _fail(f"--host {host} does not resolve: {error}.")
     except OSError as error:
