@@ -10,13 +10,15 @@ import textwrap
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import FrameType
+from typing import Any
 
 import pytest
 
 from gravito import errors
 from gravito.atlas import Client
 from gravito.stasis import Cache, SyncCache
-from gravito.stasis._portal import portal
+from gravito.stasis._portal import Portal, portal
 
 
 @pytest.fixture
@@ -182,6 +184,7 @@ class TestThreads:
 
         async def work() -> None:
             try:
+                await asyncio.sleep(0.1)  # until the thread waits
                 signal.pthread_kill(main, signal.SIGINT)  # as Ctrl-C
                 await asyncio.Event().wait()
             finally:
@@ -193,6 +196,33 @@ class TestThreads:
                 portal.call(work)
         finally:
             signal.signal(signal.SIGINT, usual)
+        assert ended.wait(10)
+
+    def test_an_interrupt_before_the_thread_waits(self, sync: SyncCache) -> None:
+        begun, ended = threading.Event(), threading.Event()
+
+        async def work() -> None:
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        def interrupt(frame: FrameType, event: str, _: object) -> Any:
+            if frame.f_code is not Portal._send.__code__:
+                return None
+            if event == "return":  # the loop has it, and the call does not wait yet
+                assert begun.wait(10)
+                raise KeyboardInterrupt
+            return interrupt
+
+        usual = sys.gettrace()
+        sys.settrace(interrupt)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                portal.call(work)
+        finally:
+            sys.settrace(usual)
         assert ended.wait(10)
 
     def test_close_and_again(self, sync: SyncCache, cache: Cache) -> None:

@@ -47,8 +47,9 @@ class Portal:
         """
         gate = threading.Lock()
         gate.acquire()
-        call = self._send(work, gate.release)
+        call = _Call(work, gate.release)
         try:
+            self._send(call)  # in here, for an interrupt may come between that and the waiting
             gate.acquire()
             return call.result()
         except BaseException:
@@ -66,8 +67,9 @@ class Portal:
         if not callable(factory) or iscoroutinefunction(factory):
             return self.call(lambda: work(factory))
         errands = _Errands(factory)
-        call = self._send(lambda: work(errands.bring), errands.finish)
+        call = _Call(lambda: work(errands.bring), errands.finish)
         try:
+            self._send(call)
             errands.run()
             return call.result()
         except BaseException:
@@ -83,7 +85,7 @@ class Portal:
             self._at_exit = True
             atexit.register(self.close)
 
-    def _send(self, work: Callable[[], Coroutine[Any, Any, T]], finished: Callable[[], None]) -> _Call[T]:
+    def _send(self, call: _Call[Any]) -> None:
         with self._lock:
             loop = self._loop or self._start()
             if threading.current_thread() is self._thread:
@@ -91,14 +93,13 @@ class Portal:
                     "the synchronous face was called in its own event loop and would wait for itself; "
                     "await the cache's own methods there"
                 )
-            call = _Call(loop, work(), finished)
-            loop.call_soon_threadsafe(call.start)  # before `close` can stop the loop, so that it is settled
-            return call
+            call.send(loop)  # before `close` can stop the loop, so that it is settled
 
     def _start(self) -> asyncio.AbstractEventLoop:
-        loop = self._loop = asyncio.new_event_loop()
+        loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=_serve, args=(loop,), name="gravito cache portal", daemon=True)
         self._thread.start()
+        self._loop = loop  # last: after an interrupt in between nobody waits for a loop that never ran
         return loop
 
     def close(self) -> None:
@@ -121,25 +122,24 @@ class _Call(Generic[T]):
     """One coroutine in the loop, and who waits for it. Leaner than asyncio.run_coroutine_threadsafe.
 
     Args:
-        loop: the portal's.
-        coroutine: what is waited for.
+        work: makes the coroutine.
         finished: called in the loop's thread when that is settled.
     """
 
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        coroutine: Coroutine[Any, Any, T],
-        finished: Callable[[], None],
-    ) -> None:
-        self._loop = loop
-        self._coroutine = coroutine
+    def __init__(self, work: Callable[[], Coroutine[Any, Any, T]], finished: Callable[[], None]) -> None:
+        self._work = work
         self._finished = finished
-        self._task: asyncio.Task[T] | None = None  # set by `start`
+        self._loop: asyncio.AbstractEventLoop | None = None  # set by `send`
+        self._task: asyncio.Task[T] | None = None  # set by `_start`
 
-    def start(self) -> None:
-        """In the loop's thread: go."""
-        self._task = self._loop.create_task(self._coroutine)
+    def send(self, loop: asyncio.AbstractEventLoop) -> None:
+        """To the portal's loop. The coroutine is made here: wrong arguments are the caller's error."""
+        coroutine = self._work()
+        self._loop = loop
+        loop.call_soon_threadsafe(self._start, coroutine)
+
+    def _start(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        self._task = asyncio.get_running_loop().create_task(coroutine)
         self._task.add_done_callback(lambda _: self._finished())
 
     def result(self) -> T:
@@ -157,7 +157,7 @@ class _Call(Generic[T]):
 
     def cancel(self) -> None:
         """From any thread: nobody waits for it any more."""
-        if self._task is None or not self._task.done():
+        if self._loop is not None and (self._task is None or not self._task.done()):
             try:
                 self._loop.call_soon_threadsafe(lambda: self._task is not None and self._task.cancel())
             except RuntimeError:  # the loop has ended, and the task with it
