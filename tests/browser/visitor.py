@@ -7,9 +7,10 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
@@ -67,8 +68,10 @@ class Visitor:
 
     def find(self, selector: str) -> WebElement:
         """The first element of a CSS selector; waits for it."""
-        self.until(lambda: self.driver.find_elements(By.CSS_SELECTOR, selector), f"no element {selector}")
-        return self.driver.find_element(By.CSS_SELECTOR, selector)
+        found = self.until(
+            lambda: self.driver.find_elements(By.CSS_SELECTOR, selector), f"no element {selector}"
+        )
+        return cast(WebElement, found[0])
 
     def text(self, selector: str = "main") -> str:
         """Its text, as it is shown."""
@@ -109,10 +112,11 @@ class Visitor:
         """A script in the page, through the debugger: the page's own policy does not bind it."""
         return self.driver.execute_script(script, *arguments)
 
-    def until(self, condition: Callable[[], Any], why: str = "", timeout: float = 20.0) -> None:
-        """Wait for something in the page."""
+    def until(self, condition: Callable[[], Any], why: str = "", timeout: float = 20.0) -> Any:
+        """Wait for something in the page, which may give way to another meanwhile. Returns what it is."""
         said = f"{why or 'it did not happen'} on {self.driver.current_url}"
-        WebDriverWait(self.driver, timeout, 0.05).until(lambda _: condition(), said)
+        wait = WebDriverWait(self.driver, timeout, 0.05, [StaleElementReferenceException])
+        return wait.until(lambda _: condition(), said)
 
     def complaints(self) -> list[str]:
         """What the browser's console has said since the last look: errors, and what the policy refused."""
