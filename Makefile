@@ -36,7 +36,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/gravito horizon demo
 
 # Most tests wait for processes and clocks, so three share two cores well; those that measure times have them alone.
-ALONE := tests/faults tests/stasis/test_sync.py
+ALONE := tests/faults tests/stasis/test_sync.py tests/atlas/test_embedded.py
 
 test: lint types
 ifeq ($(ARGS),)

@@ -274,6 +274,7 @@ async def measure(chosen: argparse.Namespace) -> dict[str, Any]:
                     "running": ["/running /live/running"],
                     "batch": [f"/batches/{places['batch']} /live/batch?of={places['batch']}"],
                 }
+                kinds["all kinds"] = [page for kind in list(kinds) for page in kinds[kind]]
                 shares = await live(horizon, address, kinds, chosen.seconds)
                 end = memory(pid)
         await client.aclose()

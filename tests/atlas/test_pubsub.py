@@ -344,9 +344,9 @@ async def test_after_the_client_was_closed(redis: Redis) -> None:
 async def test_redis_pys_own_pubsub_and_monitor(any_redis: Redis) -> None:
     async with any_redis.pubsub() as pubsub:
         await pubsub.subscribe("c")
-        assert (await pubsub.get_message(timeout=1))["type"] == "subscribe"
+        assert (await pubsub.get_message(timeout=10))["type"] == "subscribe"
         await any_redis.publish("c", "x")
-        assert (await pubsub.get_message(timeout=1))["data"] == "x"
+        assert (await pubsub.get_message(timeout=10))["data"] == "x"
     async with any_redis.monitor() as monitor:
         await any_redis.set("k", "v")
         assert (await monitor.next_command())["command"] == "SET k v"

@@ -357,7 +357,7 @@ async def test_closing_the_client_fails_who_waits(scripted: Make) -> None:
     tasks = [asyncio.ensure_future(call) for call in waiting]
     await asyncio.sleep(0.02)
     await redis.aclose()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(10):
         for error in await asyncio.gather(*tasks, return_exceptions=True):
             assert isinstance(error, errors.LoopError)
 
@@ -430,7 +430,7 @@ async def test_tasks_within_may_be_cancelled_by_others(scripted: Make, steps: in
     for task in asyncio.all_tasks():
         if task.get_name().startswith("gravito"):
             task.cancel()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(10):
         for error in await asyncio.gather(*[call.future for call in calls], return_exceptions=True):
             assert isinstance(error, errors.GravitoError)
         assert await redis.execute("ECHO", "b") == "b"

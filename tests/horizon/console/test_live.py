@@ -375,6 +375,21 @@ async def test_pages_of_one_kind_share_the_pace(source: Source) -> None:
     assert all(response is not None for response in responses)
 
 
+async def test_of_many_kinds_all_are_sampled_less_often(source: Source) -> None:
+    live, watchers, paces = Live(every=0.01), [], []
+    for key in ("overview?", "workers?", "queue?a", "queue?b", "running?", "batch?c", "alerts?"):
+        assert live.response(key, source) is not None
+        samplers = next(iter(live._samplers.values()))
+        watchers.append(samplers[key].watch())
+        await anext(watchers[-1])
+        paces.append(samplers[key]._crowd())
+    assert paces == [1, 1, 1.5, 2 * 1.5, 2, 2.5, 3]
+    for one in watchers[1:]:
+        await one.aclose()
+    assert samplers["overview?"]._crowd() == 1, "nobody else is watched any more"
+    await watchers[0].aclose()
+
+
 async def test_what_many_ask_for_at_once_is_read_once(horizon: Horizon) -> None:
     site, asked = horizon.console().site, 0
 

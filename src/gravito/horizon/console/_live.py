@@ -24,6 +24,7 @@ log = logging.getLogger("gravito.horizon")
 EVERY: Final = 1.0  # seconds between two samples
 _SHARE: Final = 10.0  # times as long as a sample took
 _SLOWEST: Final = 10.0  # seconds
+_KINDS: Final = 2  # kinds of pages that may be sampled at their full pace; of more, all are sampled less often
 _RAREST: Final = 60.0  # seconds
 # Seconds that one answer lasts; the browser then asks anew. So a login that ended is seen, and a server that wants to
 # end waits no longer than this for its open pages.
@@ -43,13 +44,13 @@ class Sampler:
     Args:
         source: gives the values as they are now.
         every: seconds between two samples.
-        peers: how many samplers of this kind are watched: together they sample as often as one would alone.
+        crowd: how much less often it samples, for others are watched, too.
     """
 
-    def __init__(self, source: Source, every: float = EVERY, peers: Callable[[], int] = lambda: 1) -> None:
+    def __init__(self, source: Source, every: float = EVERY, crowd: Callable[[], float] = lambda: 1) -> None:
         self._source = source
         self._every = every
-        self._peers = peers
+        self._crowd = crowd
         self._values: dict[str, str] = {}  # of the latest sample
         self._whole = b""  # the event that says all of them
         self._event = b""  # the event that says what has changed by it
@@ -107,7 +108,7 @@ class Sampler:
                 self._tell_away("the figures cannot be read; the console's log says why")
             # What takes long is asked for less often: a server that has much to do is not asked for more.
             pause = max(
-                min(_SLOWEST, _SHARE * (loop.time() - began)), min(_RAREST, self._every * self._peers())
+                min(_SLOWEST, _SHARE * (loop.time() - began)), min(_RAREST, self._every * self._crowd())
             )
             await asyncio.sleep(max(self._every, pause))
 
@@ -173,7 +174,7 @@ class Live:
         if sampler is None:
             self._forget(samplers)
             kind = key.partition("?")[0]
-            sampler = samplers[key] = Sampler(source, self._every * pace, lambda: _watched(samplers, kind))
+            sampler = samplers[key] = Sampler(source, self._every * pace, lambda: _crowd(samplers, kind))
         return LiveResponse(sampler, self._life, self._open)
 
     def open(self) -> None:
@@ -193,8 +194,10 @@ class Live:
             del samplers[key]
 
 
-def _watched(samplers: Mapping[str, Sampler], kind: str) -> int:
-    return sum(sampler.watchers > 0 for key, sampler in samplers.items() if key.partition("?")[0] == kind)
+def _crowd(samplers: Mapping[str, Sampler], kind: str) -> float:
+    """All samplers of a kind together sample as often as one would alone, and all kinds as often as a few would."""
+    watched = [key.partition("?")[0] for key, sampler in samplers.items() if sampler.watchers]
+    return watched.count(kind) * max(1.0, len(set(watched)) / _KINDS)
 
 
 class LiveResponse(StreamingResponse):
