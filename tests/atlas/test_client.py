@@ -301,3 +301,18 @@ async def test_the_representation_hides_secrets() -> None:
     client = Client.from_url("redis://user:hidden-word@127.0.0.1:1/0", name="x")
     for shown in (repr(client), repr(client.settings), repr(client.pipeline()), repr(client.client())):
         assert "hidden-word" not in shown
+
+
+def test_an_import_brings_what_most_programs_need() -> None:
+    few = {"telemetry", "tracking", "embedded", "_prefix", "_cluster_client", "topology.cluster"}
+    code = (
+        "import sys, gravito.atlas\n"
+        "loaded = {name.removeprefix('gravito.atlas.') for name in sys.modules}\n"
+        f"print(sorted(loaded & {few}), gravito.atlas.ClusterClient.__name__)\n"
+        "gravito.atlas.nothing"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "[] ClusterClient\n"
+    assert "AttributeError: module 'gravito.atlas' has no attribute 'nothing'" in done.stderr

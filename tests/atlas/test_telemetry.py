@@ -308,11 +308,3 @@ async def test_every_name_of_two_words_is_known(redis: Client) -> None:
     server = {str(name).upper().replace("|", " ") for name in listed}
     two_words = {name for name in server if " " in name} - _TWO_WORDS
     assert two_words == set()
-
-
-def test_a_plain_client_does_not_import_it() -> None:
-    code = "import sys, gravito.atlas; print([name for name in sys.modules if name == 'gravito.atlas.telemetry'])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=20
-    )
-    assert done.stdout == "[]\n"

@@ -1,6 +1,7 @@
 """Connections: `DB` and `Redis`, every Redis command, pipelines, messages, Lua, and an engine of one's own."""
 
-from gravito.atlas._cluster_client import ClusterClient
+from typing import TYPE_CHECKING, Any
+
 from gravito.atlas.client import Client
 from gravito.atlas.config import TLS, Breaker, Limits, Retry, Settings, Timeouts
 from gravito.atlas.facade import DB, Redis
@@ -8,6 +9,9 @@ from gravito.atlas.pipeline import Pipeline
 from gravito.atlas.script import Script
 from gravito.atlas.subscription import Message, Subscription
 from gravito.atlas.wire.meter import Event, Stats
+
+if TYPE_CHECKING:
+    from gravito.atlas._cluster_client import ClusterClient
 
 __all__ = [
     "DB",
@@ -27,3 +31,12 @@ __all__ = [
     "Subscription",
     "Timeouts",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The cluster's client is read from disk by those who have a cluster: it is a fifth of what an import would cost."""
+    if name == "ClusterClient":
+        from gravito.atlas._cluster_client import ClusterClient  # noqa: PLC0415  # see above
+
+        return ClusterClient
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,7 +10,6 @@ from redis._parsers.response_callbacks import get_response_callbacks
 from redis.client import CaseInsensitiveDict
 
 from gravito import errors
-from gravito.atlas._prefix import KeyPrefix
 from gravito.atlas.wire import commands
 from gravito.atlas.wire.entry import Spec
 
@@ -19,6 +18,8 @@ _LEASED = commands.Route.BLOCKING | commands.Route.CONNECTION | commands.Route.A
 
 
 if TYPE_CHECKING:
+    from gravito.atlas._prefix import KeyPrefix
+
     _Table = dict[Any, Any]  # redis-py's has no types
 else:
     _Table = CaseInsensitiveDict
@@ -62,7 +63,11 @@ class Specs(dict[Any, Spec]):
 
     def __init__(self, protocol: int | None, key_prefix: str | None = None) -> None:
         super().__init__()
-        self.prefix = None if key_prefix is None else KeyPrefix(key_prefix)  # for whoever sends
+        self.prefix: KeyPrefix | None = None  # for whoever sends
+        if key_prefix is not None:
+            from gravito.atlas._prefix import KeyPrefix  # noqa: PLC0415  # few have one, and it brings the key table
+
+            self.prefix = KeyPrefix(key_prefix)
         self.callbacks = ResponseCallbacks(protocol, self.clear)
 
     def __missing__(self, name: Any) -> Spec:

@@ -24,7 +24,7 @@ log = logging.getLogger("gravito.horizon")
 EVERY: Final = 1.0  # seconds between two samples
 _SHARE: Final = 10.0  # times as long as a sample took
 _SLOWEST: Final = 10.0  # seconds
-_KINDS: Final = 2  # kinds of pages that may be sampled at their full pace; of more, all are sampled less often
+_KINDS: Final = 2  # kinds of pages that are sampled at full pace; if there are more, all are less often
 _RAREST: Final = 60.0  # seconds
 # Seconds that one answer lasts; the browser then asks anew. So a login that ended is seen, and a server that wants to
 # end waits no longer than this for its open pages.
