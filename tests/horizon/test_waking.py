@@ -13,6 +13,7 @@ from gravito.atlas import Client
 from gravito.errors import ConnectionLostError
 from gravito.horizon import Horizon
 from gravito.horizon._broker import Broker
+from gravito.horizon._lane import Lane
 from gravito.horizon._messages import Claimed, Done, Envelope, Step
 from gravito.horizon.worker import Worker, WorkerOptions
 
@@ -302,3 +303,16 @@ async def test_ended_jobs_gather_while_others_wait_for_their_places(horizon: Hor
     await task
     lane.buffer.extend([Claimed(str(number), 1, 1, 0, b"") for number in range(4)])
     assert not lane._leisure()  # it is to end
+
+
+async def test_an_answer_that_was_overtaken_does_not_put_the_alarm_off(horizon: Horizon) -> None:
+    lane = Lane(Worker(horizon, WorkerOptions()), horizon.broker("default"), 0)
+    lane._set_alarm(2_000, 62_000)
+    alarm = lane._alarm
+    assert alarm is not None
+    lane._set_alarm(1_000, None)  # as the queue was before a delayed job came
+    assert lane._alarm is alarm
+    assert not alarm.cancelled()
+    lane._set_alarm(3_000, None)
+    assert lane._alarm is None
+    assert alarm.cancelled()
