@@ -1,4 +1,4 @@
-"""Pushes: all those of a loop turn become one call, and a call whose answer was lost is repeated as it was."""
+"""Pushes: those of a loop turn become one call or two, and a call whose answer was lost is repeated as it was."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ _MOST: Final = 500  # jobs in a call: the server does nothing else meanwhile
 _SPECIAL: Final = 4  # what a job with a unique key, a tenant or limits counts as
 _MOST_BYTES: Final = 512 * 1024  # of bodies in a call, so that it stays on the shared wire
 _LANES: Final = 2  # calls in flight: one is carried out while the other one travels
+_FEW: Final = 8  # jobs: fewer are not worth two calls
 _decode = msgspec.msgpack.Decoder(strict=False).decode
 
 Waiting = tuple[Envelope, "asyncio.Future[Pushed]"]
@@ -45,12 +46,13 @@ class Pusher:
         self._idle = list(self._lanes)
         self._tasks: set[asyncio.Task[None]] = set()
         self._scheduled = False
+        self._waking = False  # callers were answered in this turn, and may push again
         self._lone = True  # the latest call of lone pushes had one of them
 
     def push(self, job: Envelope) -> asyncio.Future[Pushed]:
         """Take a job; the future has what became of it.
 
-        All jobs of a loop turn travel together. A lone caller's travels at once: nothing else would join it.
+        Jobs of a loop turn travel together. A lone caller's travels at once: nothing else would join it.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Pushed] = loop.create_future()
@@ -89,8 +91,8 @@ class Pusher:
 
     async def drain(self) -> None:
         """Wait until everything that was taken is answered."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        while self._tasks or self._line or self._bulks:
+            await (asyncio.wait(self._tasks) if self._tasks else asyncio.sleep(0))
 
     def _flush(self) -> None:
         self._scheduled = False
@@ -113,6 +115,7 @@ class Pusher:
             self._idle.append(lane)
             settle(error)
             return
+        lane.load = len(jobs)
         task = asyncio.get_running_loop().create_task(self._finish(lane, jobs, answer, settle))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -125,19 +128,31 @@ class Pusher:
         settle: Callable[[list[Pushed] | BaseException], None],
     ) -> None:
         try:
-            settle(_read(jobs, await answer))
+            pushed = _read(jobs, await answer)
+            if self._waking:  # else the pushes of both would go out in one write, and be answered in one
+                await asyncio.sleep(0)
+            settle(pushed)
         except BaseException as error:
             settle(error)
             if not isinstance(error, Exception):
                 raise
         finally:
-            self._idle.append(lane)
-            self._flush()
+            self._waking = True
+            asyncio.get_running_loop().call_soon(self._release, lane)
+
+    def _release(self, lane: _Lane) -> None:
+        """Behind those who were answered, who may have pushed again by now."""
+        self._waking = False
+        lane.load = 0
+        self._idle.append(lane)
+        self._flush()
 
     def _take(self) -> list[Waiting]:
         batch: list[Waiting] = []
         size = cost = 0
-        while self._line and cost < _MOST and size < _MOST_BYTES:
+        # Lanes of one size, or else all callers end up in one of them, and the server waits while these push.
+        most = max(_FEW, -(-(len(self._line) + sum(lane.load for lane in self._lanes)) // _LANES))
+        while self._line and len(batch) < most and cost < _MOST and size < _MOST_BYTES:
             waiting = self._line.popleft()
             if not waiting[1].cancelled():  # its caller went away before it was sent
                 batch.append(waiting)
@@ -178,6 +193,7 @@ class _Lane:
         self._owner = 0  # the process whose serials these are
         self.client = ""
         self.serial = 0
+        self.load = 0  # jobs on their way
 
     def push(self, caller: Caller, jobs: Sequence[Envelope]) -> Awaitable[Any]:
         """Send a call; its answer, to be read with `_read`."""

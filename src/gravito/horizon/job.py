@@ -156,7 +156,9 @@ class FunctionJob(Choices["Pending[P, R]"], Generic[P, R]):
 
     async def push(self, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
         """Queue it with these arguments; see `Call.push`."""
-        return await Call[R](self.definition, args, kwargs, PLAIN, self.horizon).push()
+        # without the type's argument: the run-time form of `Call[R](...)` is slow
+        call: Call[R] = Call(self.definition, args, kwargs, PLAIN, self.horizon)
+        return await call.push()
 
     def _chosen(self, **changes: Any) -> Pending[P, R]:
         return Pending[P, R](self.definition, PLAIN, self.horizon)._chosen(**changes)
