@@ -70,6 +70,24 @@ async def test_leafing_reaches_every_job_of_all_states(browse: Make, horizon: Ho
     assert len(await leaf(browser, "/jobs?state=all&queue=b")) == 65
 
 
+async def test_a_job_that_goes_on_while_the_lists_are_read_is_on_the_page(
+    browse: Make, horizon: Horizon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @horizon.job
+    async def work() -> None: ...
+
+    job = await work.push()
+    sizes = Repository.sizes
+
+    async def late(repository: Repository) -> object:
+        said = await sizes(repository)
+        await horizon.work()  # it ends between the counts, where it is ready, and the lists
+        return said
+
+    monkeypatch.setattr(Repository, "sizes", late)
+    assert boxes((await browse().get("/jobs")).text) == [f"{job.queue}/{job.id}"]
+
+
 async def test_a_search_finds_what_is_far_behind(browse: Make, horizon: Horizon) -> None:
     @horizon.job(retries=0)
     async def work(number: int) -> None:

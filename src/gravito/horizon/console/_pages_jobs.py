@@ -32,6 +32,7 @@ __all__ = ["Family", "Listing", "before", "job", "jobs", "list_jobs", "running",
 STATES: Final[tuple[State, ...]] = ("running", "ready", "delayed", "parked", "done", "dead")
 LABELS: Final = {"all": "all", "parked": "held back", "done": "ended"}  # where they differ from the names
 SIZE: Final = 50  # rows of a page
+_LOOKS: Final = 2  # at the lists: a job may slip from one to another meanwhile
 RUNNING: Final = 200  # rows of the running jobs
 _PATIENCE: Final = 0.12  # seconds that one page searches, before it shows what it has and offers to go on
 _SLACK: Final = timedelta(minutes=5)
@@ -60,6 +61,11 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
     mark: str | None = None
     seen: int = 0
 
+    @property
+    def complete(self) -> bool:
+        """No job went from a list that was not read yet to one that had been."""
+        return self.offset is None or len(self.rows) >= min(SIZE, self.total - self.offset)
+
 
 async def jobs(ask: Ask) -> Response:
     """Jobs of one state, or of all; with conditions a search through every one of them."""
@@ -72,9 +78,12 @@ async def jobs(ask: Ask) -> Response:
             return RedirectResponse(ask.visit.url(f"/jobs/{found.queue}/{found.id}"), 303)
         missing = wanted_id
     wanted = read_filter(ask.text)
-    sizes = await ask.repository.sizes()
-    counts = count_states([one for name, one in sizes.items() if queue in (None, name)])
-    listing = await _listing(ask, state, queue, wanted, counts)
+    for _ in range(_LOOKS):
+        sizes = await ask.repository.sizes()
+        counts = count_states([one for name, one in sizes.items() if queue in (None, name)])
+        listing = await _listing(ask, state, queue, wanted, counts)
+        if listing.complete:
+            break
     query = {"state": state, "queue": queue, **given(ask)}
     plain = ask.choice("plain", ("", "1"))  # the rows alone, for a part of another page
     return ask.render(
