@@ -140,9 +140,10 @@ async def test_questions_notices_errors_and_the_login_show_text_as_text(browse: 
     browser = browse()
     answers = [
         await browser.post(
-            "/actions/queue.purge", queue="default", part="delayed", extra=PLANTED, back=PLANTED
+            "/actions/queue.purge", queue="default", part="delayed", done=PLANTED, back=PLANTED
         ),
         await browser.post("/actions/jobs.all", do="retry", state="dead", name="fail"),
+        await browser.post("/actions/jobs.all", **{PLANTED: PLANTED}),
         await browser.get("/queues/" + "%3Cscript%3Ealert(1)%3C%2Fscript%3E"),
         await browser.get("/%3Cscript%3Ealert(1)%3C%2Fscript%3E"),
         await browse(auth=Token(TOKEN)).get("/login", params={"next": "/" + PLANTED}),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any, Final, cast, get_args
+from typing import Any, Final, Literal, cast, get_args
 
 import msgspec
 from starlette.requests import Request
@@ -23,16 +23,22 @@ from gravito.horizon._acts import ALLOWED, Acted, Action
 from gravito.horizon._index import State
 from gravito.horizon._keys import check_id, check_queue
 from gravito.horizon._rows import Filter
+from gravito.horizon.console._fields import FILTER, QUEUE, Parameter, check
 from gravito.horizon.console._format import count
 from gravito.horizon.console._security import add_cookie
 from gravito.horizon.console._site import Ask, NotFoundError, Site
 from gravito.horizon.console._visit import THEMES, Notice
 
-__all__ = ["ACTIONS", "Progress", "Question", "action", "actions_route", "api_action", "read_filter"]
+__all__ = ["ACTIONS", "Act", "Progress", "Question", "action", "actions_route", "api_action", "read_filter"]
 
 _PATIENCE: Final = 1.0  # seconds that one request works on many jobs, before it tells how far it is
 _OURS: Final = ("csrf", "sure", "done", "total")  # fields that the next page adds by itself
-_PARTS: Final = ("ready", "delayed", "parked", "done", "dead")
+_Part = Literal["ready", "delayed", "parked", "done", "dead"]
+_OF: Final = Parameter("queue", "Its name.", required=True)
+_WORKER: Final = Parameter("worker", "Its id.", required=True)
+_SCHEDULE: Final = Parameter("schedule", "Its name.", required=True)
+_TAG: Final = Parameter("tag", "As jobs have it.", required=True)
+_DO: Final = Parameter("do", "What is done to them.", Action, required=True)
 
 # Words of each action: as a button, and as what was done.
 WORDS: Final = {
@@ -71,18 +77,43 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 Reply = Notice | Question | Progress
-ACTIONS: Final[dict[str, Callable[[Ask], Awaitable[Reply]]]] = {}  # by name, the last part of its path
+Function = Callable[[Ask], Awaitable[Reply]]
 
 
-def action(name: str) -> Callable[[Callable[[Ask], Awaitable[Reply]]], Callable[[Ask], Awaitable[Reply]]]:
-    """Decorator: an action of this name, at `POST /actions/<name>` and `POST /api/actions/<name>`."""
+class Act(msgspec.Struct, frozen=True):
+    """An action.
 
-    def enter(function: Callable[[Ask], Awaitable[Reply]]) -> Callable[[Ask], Awaitable[Reply]]:
+    Args:
+        do: the function.
+        fields: what its form has; anything else is refused.
+    """
+
+    do: Function
+    fields: tuple[Parameter, ...]
+
+
+ACTIONS: Final[dict[str, Act]] = {}  # by name, the last part of its path
+
+
+def action(name: str, *fields: Parameter) -> Callable[[Function], Function]:
+    """Decorator: an action of this name, at `POST /actions/<name>` and `POST /api/actions/<name>`, with these fields."""
+
+    def enter(function: Function) -> Function:
         assert name not in ACTIONS
-        ACTIONS[name] = function
+        ACTIONS[name] = Act(function, fields)
         return function
 
     return enter
+
+
+def _asked(ask: Ask) -> Function:
+    """The function that a request is for, once its form has nothing that the function would not read."""
+    name = ask.place("name")
+    if name not in ACTIONS:
+        raise NotFoundError(f"There is no action {name!r}; there are {', '.join(sorted(ACTIONS))}.")
+    check(((key, ()) for key in ask.request.query_params), ())
+    check(ask.form.items(), ACTIONS[name].fields, (*_OURS, "back"))
+    return ACTIONS[name].do
 
 
 def actions_route(site: Site) -> Route:
@@ -90,13 +121,11 @@ def actions_route(site: Site) -> Route:
 
     async def endpoint(request: Request) -> Response:
         ask = Ask(site, request)
-        name = str(request.path_params["name"])
-        if name == "theme":
+        if ask.place("name") == "theme":
             return _theme(ask)
-        if name not in ACTIONS:
-            raise NotFoundError(f"There is no action {name!r}.")
+        do = _asked(ask)
         try:
-            reply = await ACTIONS[name](ask)
+            reply = await do(ask)
         except (HorizonError, ConfigurationError) as error:
             reply = Notice(str(error), "bad")
         site.forget()
@@ -113,13 +142,9 @@ def actions_route(site: Site) -> Route:
 
 async def api_action(ask: Ask) -> Response:
     """The same for programs."""
-    name = ask.place("name")
-    if name not in ACTIONS:
-        return JSONResponse(
-            {"error": f"There is no action {name!r}; there are {', '.join(sorted(ACTIONS))}."}, 404
-        )
+    do = _asked(ask)
     try:
-        reply = await ACTIONS[name](ask)
+        reply = await do(ask)
     except (HorizonError, ConfigurationError) as error:
         return JSONResponse({"error": str(error)}, 409)
     ask.site.forget()
@@ -143,28 +168,28 @@ def _theme(ask: Ask) -> Response:
 # -- queues --------------------------------------------------------------------------------------------------
 
 
-@action("queue.pause")
+@action("queue.pause", _OF)
 async def pause(ask: Ask) -> Reply:
-    """`queue`: no worker claims its jobs."""
+    """Pause a queue: no worker claims its jobs."""
     name = check_queue(ask.form.one("queue"))
     await ask.repository.pause(name)
     return Notice(f"{name} is paused; running jobs go on.")
 
 
-@action("queue.resume")
+@action("queue.resume", _OF)
 async def resume(ask: Ask) -> Reply:
-    """`queue`: workers claim its jobs again."""
+    """Resume a queue: workers claim its jobs again."""
     name = check_queue(ask.form.one("queue"))
     await ask.repository.resume(name)
     return Notice(f"{name} goes on.")
 
 
-@action("queue.purge")
+@action("queue.purge", _OF, Parameter("part", "What is forgotten of it.", _Part, required=True))
 async def purge(ask: Ask) -> Reply:
-    """`queue`, `part`: forget all jobs of that part; running ones stay."""
+    """Forget all jobs of a part of a queue; running ones stay."""
     name, part = check_queue(ask.form.one("queue")), ask.form.one("part")
-    if part not in _PARTS:
-        raise HorizonError(f"{part!r} is no part of a queue; allowed: {', '.join(_PARTS)}")
+    if part not in get_args(_Part):
+        raise HorizonError(f"{part!r} is no part of a queue; allowed: {', '.join(get_args(_Part))}")
     if not ask.sure:
         number = await ask.repository.count(cast("State", part), name)
         if not number:
@@ -180,9 +205,9 @@ async def purge(ask: Ask) -> Reply:
     return Progress(text, gone, gone + left) if left and gone > before else Notice(text)
 
 
-@action("queue.forget")
+@action("queue.forget", _OF)
 async def forget(ask: Ask) -> Reply:
-    """`queue`: take an empty one off the list."""
+    """Take an empty queue off the list."""
     name = check_queue(ask.form.one("queue"))
     await ask.repository.forget(name)
     return Notice(f"{name} is off the list; its next job puts it there again.")
@@ -191,17 +216,17 @@ async def forget(ask: Ask) -> Reply:
 # -- workers -------------------------------------------------------------------------------------------------
 
 
-@action("worker.drain")
+@action("worker.drain", _WORKER)
 async def drain(ask: Ask) -> Reply:
-    """`worker`: it finishes its jobs and ends."""
+    """Drain a worker: it finishes its jobs and ends."""
     name = ask.form.one("worker")
     await ask.repository.order(name, "drain")
     return Notice(f"{name} finishes its jobs and ends.")
 
 
-@action("worker.restart")
+@action("worker.restart", _WORKER)
 async def restart(ask: Ask) -> Reply:
-    """`worker`: it finishes its jobs and ends, and its supervisor starts another one."""
+    """Restart a worker: it finishes its jobs and ends, and its supervisor starts another one."""
     name = ask.form.one("worker")
     await ask.repository.order(name, "restart")
     return Notice(f"{name} finishes its jobs and starts anew, if a supervisor runs it.")
@@ -210,9 +235,9 @@ async def restart(ask: Ask) -> Reply:
 # -- jobs ----------------------------------------------------------------------------------------------------
 
 
-@action("jobs.act")
+@action("jobs.act", _DO, Parameter("job", "queue/id, once for each.", required=True, repeated=True))
 async def act(ask: Ask) -> Reply:
-    """`do` (retry, discard, cancel, run_now, delete), and which: `job` once or more, each `queue/id`."""
+    """Do something to jobs that are named."""
     do = _which(ask)
     chosen: dict[str, list[str]] = {}
     for text in ask.form.all("job"):
@@ -229,9 +254,9 @@ async def act(ask: Ask) -> Reply:
     return _told(do, acted)
 
 
-@action("jobs.all")
+@action("jobs.all", _DO, Parameter("state", "Which jobs.", State, required=True), QUEUE, *FILTER)
 async def act_on_all(ask: Ask) -> Reply:
-    """`do`, `state`, `queue` (empty: all) and the fields of a search: all jobs that it finds."""
+    """Do something to all jobs that a search finds."""
     do, state = _which(ask), ask.form.one("state")
     if state not in ALLOWED[do]:
         raise HorizonError(f"{do} is for jobs that are {' or '.join(ALLOWED[do])}, not {state!r}")
@@ -307,33 +332,33 @@ def _told(do: str, acted: Acted) -> Notice:
 # -- schedules, batches --------------------------------------------------------------------------------------
 
 
-@action("schedule.pause")
+@action("schedule.pause", _SCHEDULE)
 async def pause_schedule(ask: Ask) -> Reply:
-    """`schedule`: it fires no more."""
+    """Pause a schedule: it fires no more."""
     name = ask.form.one("schedule")
     await ask.repository.pause_schedule(name)
     return Notice(f"{name} does not fire until it is resumed.")
 
 
-@action("schedule.resume")
+@action("schedule.resume", _SCHEDULE)
 async def resume_schedule(ask: Ask) -> Reply:
-    """`schedule`: it fires again."""
+    """Resume a schedule: it fires again."""
     name = ask.form.one("schedule")
     await ask.repository.pause_schedule(name, False)
     return Notice(f"{name} fires again.")
 
 
-@action("schedule.run")
+@action("schedule.run", _SCHEDULE)
 async def run_schedule(ask: Ask) -> Reply:
-    """`schedule`: push its job now."""
+    """Push a schedule's job now."""
     name = ask.form.one("schedule")
     job_id = await ask.repository.run_schedule(name)
     return Notice(f"{name} was fired out of turn: job {job_id}.")
 
 
-@action("batch.cancel")
+@action("batch.cancel", Parameter("batch", "Its id.", required=True))
 async def cancel_batch(ask: Ask) -> Reply:
-    """`batch`: cancel what has not ended of it."""
+    """Cancel what has not ended of a batch."""
     name = ask.form.one("batch")
     status = await ask.repository.batch(name)
     if not ask.sure:
@@ -347,17 +372,17 @@ async def cancel_batch(ask: Ask) -> Reply:
 # -- watched tags ----------------------------------------------------------------------------------------------
 
 
-@action("tag.watch")
+@action("tag.watch", _TAG)
 async def watch_tag(ask: Ask) -> Reply:
-    """`tag`: show it among the watched ones."""
+    """Show a tag among the watched ones."""
     tag = ask.form.one("tag").strip()
     await ask.repository.watch_tag(tag)
     return Notice(f"{tag} is watched.")
 
 
-@action("tag.unwatch")
+@action("tag.unwatch", _TAG)
 async def unwatch_tag(ask: Ask) -> Reply:
-    """`tag`: show it no longer."""
+    """Show a tag among them no longer."""
     tag = ask.form.one("tag")
     await ask.repository.watch_tag(tag, False)
     return Notice(f"{tag} is no longer watched.")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, get_args
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, cast
 
 import msgspec
 from starlette.requests import Request
@@ -20,6 +20,7 @@ from gravito.horizon._search import JobPage
 from gravito.horizon._tags import TagPage
 from gravito.horizon._timetable import ScheduleRow
 from gravito.horizon.console._actions import ACTIONS, api_action, read_filter
+from gravito.horizon.console._fields import FILTER, LIMIT, OFFSET, QUEUE, Parameter, check, whole
 from gravito.horizon.console._format import data
 from gravito.horizon.console._health import (
     AlertRow,
@@ -29,10 +30,10 @@ from gravito.horizon.console._health import (
     read_cache,
     read_connections,
 )
-from gravito.horizon.console._openapi import Endpoint, Parameter, describe
+from gravito.horizon.console._openapi import Endpoint, describe
 from gravito.horizon.console._prometheus import exposition
 from gravito.horizon.console._server import Server, read_server
-from gravito.horizon.console._site import Ask, InvalidError, NotFoundError, Site
+from gravito.horizon.console._site import Ask, NotFoundError, Site
 from gravito.horizon.repository import DeadGroup, LimitRow, Metrics, QueueRow, Window
 
 __all__ = ["ENDPOINTS", "routes"]
@@ -105,10 +106,8 @@ async def limits(ask: Ask) -> list[LimitRow]:
 
 async def jobs(ask: Ask) -> JobPage:
     """Jobs of one state; with conditions a search, which goes on by its mark."""
-    states: Sequence[State] = get_args(State)
-    state = ask.text("state", "ready")
     return await ask.repository.jobs(
-        state if state in states else _refuse("state", states),  # type: ignore[arg-type]  # one of them
+        cast("State", ask.text("state") or "ready"),
         check_queue(ask.text("queue")) if ask.text("queue") else None,
         offset=ask.number("offset"),
         limit=ask.number("limit", 50, 1, 1000),
@@ -182,33 +181,20 @@ async def schedules(ask: Ask) -> list[ScheduleRow]:
 
 async def metrics(ask: Ask) -> Metrics:
     """Throughput, run time and waiting time over a window; buckets are those of `run` and `wait`."""
-    windows: Sequence[Window] = get_args(Window)
-    window = ask.text("window", "1h")
     return await ask.repository.metrics(
-        window if window in windows else _refuse("window", windows),  # type: ignore[arg-type]  # one of them
+        cast("Window", ask.text("window") or "1h"),
         check_queue(ask.text("queue")) if ask.text("queue") else None,
         ask.text("job") or None,
     )
 
 
-_QUEUE: Final = Parameter("queue", "Of this queue; without it, of all.")
-_OFFSET: Final = Parameter("offset", "Entries to leave out.", int)
-_LIMIT: Final = Parameter("limit", "Entries to give, at most 1000.", int)
 _SEARCH: Final = (
     Parameter("state", "Which jobs; ready if it is not given.", State),
-    _QUEUE,
-    _OFFSET,
-    _LIMIT,
+    QUEUE,
+    OFFSET,
+    LIMIT,
     Parameter("mark", "Of the page before, in a search."),
-    Parameter("name", "The job's name."),
-    Parameter("tag", "One of its tags."),
-    Parameter("outcome", "ok or cancelled, of ended jobs."),
-    Parameter("error", "The class of its latest error."),
-    Parameter("parent", "Id of the job that pushed it."),
-    Parameter("batch", "Id of its batch."),
-    Parameter("chain", "Id of its chain."),
-    Parameter("since", "The earliest time, as 2030-12-31T18:00Z."),
-    Parameter("until", "The latest time, likewise."),
+    *FILTER,
 )
 
 ENDPOINTS: Final = (
@@ -218,11 +204,14 @@ ENDPOINTS: Final = (
     Endpoint("/api/queues/{queue}/limits", limits, list[LimitRow]),
     Endpoint("/api/jobs", jobs, JobPage, _SEARCH),
     Endpoint("/api/jobs/{queue}/{id}", job, JobDetail),
-    Endpoint("/api/dead", dead, list[DeadGroup], (_QUEUE,)),
-    Endpoint("/api/batches", batches, BatchPage, (_OFFSET, _LIMIT)),
+    Endpoint("/api/dead", dead, list[DeadGroup], (QUEUE,)),
+    Endpoint("/api/batches", batches, BatchPage, (OFFSET, LIMIT)),
     Endpoint("/api/batches/{id}", batch, BatchStatus),
     Endpoint(
-        "/api/chains", chains, ChainPage, (_OFFSET, Parameter("limit", "Entries to give, at most 100.", int))
+        "/api/chains",
+        chains,
+        ChainPage,
+        (OFFSET, Parameter("limit", "Entries to give, 1 to 100.", whole(1, 100))),
     ),
     Endpoint("/api/chains/{chain}", chain, ChainStatus),
     Endpoint("/api/tags", tags, TagPage),
@@ -231,7 +220,7 @@ ENDPOINTS: Final = (
         "/api/cache", cache, CacheReport, (Parameter("prefix", "The cache's; cache if it is not given."),)
     ),
     Endpoint("/api/connections", connections, Connections),
-    Endpoint("/api/workers", workers, list[WorkerRecord], (_OFFSET, _LIMIT)),
+    Endpoint("/api/workers", workers, list[WorkerRecord], (OFFSET, LIMIT)),
     Endpoint("/api/schedules", schedules, list[ScheduleRow]),
     Endpoint(
         "/api/metrics",
@@ -239,7 +228,7 @@ ENDPOINTS: Final = (
         Metrics,
         (
             Parameter("window", "1h if it is not given.", Window),
-            _QUEUE,
+            QUEUE,
             Parameter("job", "Of this job alone."),
         ),
     ),
@@ -261,16 +250,20 @@ def routes(site: Site) -> list[Route]:
         return Response(content, media_type=kind)
 
     return [
-        *[Route(one.path, _reading(site, one.read), name=f"api_{one.read.__name__}") for one in ENDPOINTS],
+        *[Route(one.path, _reading(site, one), name=f"api_{one.read.__name__}") for one in ENDPOINTS],
         Route("/api/openapi.json", openapi, name="openapi"),
         Route("/api/actions/{name}", act, methods=["POST"], name="api_action"),
         Route("/metrics", prometheus, name="prometheus"),
     ]
 
 
-def _reading(site: Site, read: Callable[[Ask], Awaitable[Any]]) -> Callable[[Request], Awaitable[Response]]:
+def _reading(site: Site, one: Endpoint) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
-        return Response(_encode(await read(Ask(site, request))), media_type="application/json")
+        query = request.query_params
+        check([(name, query.getlist(name)) for name in query], one.parameters)
+        for parameter in one.parameters:
+            parameter.check(query.get(parameter.name, "").strip())
+        return Response(_encode(await one.read(Ask(site, request))), media_type="application/json")
 
     return endpoint
 
@@ -291,7 +284,3 @@ async def _known(ask: Ask) -> str:
     if name not in await ask.repository.names():
         raise NotFoundError(f"There is no queue {name!r}.")
     return name
-
-
-def _refuse(name: str, allowed: Sequence[str]) -> str:
-    raise InvalidError(f"{name} must be one of {', '.join(allowed)}.")

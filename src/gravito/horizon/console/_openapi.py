@@ -9,24 +9,11 @@ from typing import Any, Final
 import msgspec
 
 from gravito import __version__
+from gravito.horizon.console._fields import Parameter
 
-__all__ = ["Endpoint", "Parameter", "describe"]
+__all__ = ["Endpoint", "describe"]
 
 _TEMPLATE: Final = "#/components/schemas/{name}"
-
-
-class Parameter(msgspec.Struct, frozen=True):
-    """A parameter of an address.
-
-    Args:
-        name: its name.
-        about: what it says.
-        kind: its type.
-    """
-
-    name: str
-    about: str
-    kind: Any = str
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -109,7 +96,7 @@ def _acting(name: str, function: Any, schema: Any) -> dict[str, Any]:
     body = {"schema": {"type": "object", "additionalProperties": {"type": "string"}}}
     return {
         "operationId": name.replace(".", "_"),
-        "summary": _first_line(function),
+        "summary": _first_line(function.do),
         "requestBody": {"content": {"application/x-www-form-urlencoded": body}},
         "responses": {
             "200": _json("It was dealt with.", schema),

@@ -42,10 +42,6 @@ class NotFoundError(HorizonError):
     """There is no such page, or no longer what it would show."""
 
 
-class InvalidError(HorizonError):
-    """What was asked for cannot be asked for."""
-
-
 class Page(msgspec.Struct, frozen=True):
     """A page that is there to be read.
 
