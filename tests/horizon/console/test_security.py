@@ -304,6 +304,78 @@ async def test_name_and_password(browse: Make, horizon: Horizon) -> None:
     assert not await paused(horizon)
 
 
+ADA = "Basic " + base64.b64encode(b"ada:secret").decode()
+PROGRAM = {"x-gravito": "1"}
+
+
+@pytest.mark.parametrize(
+    ("auth", "headers"),
+    [
+        (None, {}),
+        (Basic("ada", "secret"), {"authorization": ADA}),
+        (lambda request: request.headers.get("x-user"), {"x-user": "ada"}),
+    ],
+    ids=["local", "basic", "function"],
+)
+async def test_a_program_that_says_so_makes_changes(
+    browse: Make, horizon: Horizon, auth: Any, headers: dict[str, str]
+) -> None:
+    browser = browse(auth=auth)
+    answer = await browser.web.post(
+        "/api/actions/queue.pause", data={"queue": "default"}, headers={**PROGRAM, **headers}
+    )
+    assert (answer.status_code, answer.json()["done"]) == (200, True)
+    assert await paused(horizon)
+    if headers:
+        await horizon.broker("default").resume()
+        answer = await browser.web.post(
+            "/api/actions/queue.pause", data={"queue": "default"}, headers=PROGRAM
+        )
+        assert answer.status_code in (401, 403)
+        assert not await paused(horizon)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"x-gravito": ""},
+        {"x-gravito": "0"},
+        {**PROGRAM, "cookie": "a=b"},
+        {**PROGRAM, "cookie": ""},
+        {**PROGRAM, "origin": "http://evil.example"},
+        {**PROGRAM, "origin": "null"},
+        {**PROGRAM, "origin": ""},
+        {**PROGRAM, "origin": "http://localhost"},
+        {**PROGRAM, "sec-fetch-site": "cross-site"},
+        {**PROGRAM, "sec-fetch-site": "same-site"},
+        {**PROGRAM, "sec-fetch-site": "none"},
+        {**PROGRAM, **SAME},
+    ],
+    ids=str,
+)
+async def test_a_browser_does_not_pass_for_a_program(
+    browse: Make, horizon: Horizon, headers: dict[str, str]
+) -> None:
+    for path in ("/api/actions/queue.pause", "/actions/queue.pause"):
+        answer = await browse(auth=Basic("ada", "secret")).web.post(
+            path, data={"queue": "default"}, headers={"authorization": ADA, **headers}
+        )
+        assert answer.status_code == 403
+    assert not await paused(horizon)
+
+
+async def test_no_script_of_another_site_is_told_that_it_may_say_so(browse: Make) -> None:
+    headers = {
+        "origin": "http://evil.example",
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "x-gravito",
+    }
+    answer = await browse().web.request("OPTIONS", "/api/actions/queue.pause", headers=headers)
+    assert answer.status_code == 405
+    assert not any(name.startswith("access-control") for name in answer.headers)
+
+
 async def test_an_application_s_own_function(browse: Make) -> None:
     async def known(request: Request) -> str | RedirectResponse | None:
         who = request.headers.get("x-user")

@@ -20,9 +20,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gravito.horizon.console._auth import Authentication, cookie_name, same, session_of
 from gravito.horizon.console._visit import THEMES, Form, Notice, Visit, enter, new_session, route_path
 
-__all__ = ["LOOPBACK", "Guard", "is_loopback"]
+__all__ = ["LOOPBACK", "PROGRAM", "Guard", "is_loopback"]
 
 LOOPBACK: Final = ("localhost", "127.0.0.1", "[::1]")
+
+PROGRAM: Final = "x-gravito"  # "1": a program asks, which sends no cookies
 
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::(\d{1,5}))?")
 _MOST: Final = 1024 * 1024  # bytes of a body
@@ -119,7 +121,8 @@ class Guard:
         return self._outside if public else self._inside
 
     async def _check_change(self, request: Request, visit: Visit) -> Response | None:
-        """None for a change that one of our own pages, or a program with a token, asks for."""
+        """None for a change that one of our own pages, or a program, asks for."""
+        visit.by_header = visit.by_header or _is_program(request)
         origin = _own_origin(request)
         if origin is False or (origin is None and not visit.by_header):
             return self._refuse(request, 403, "A change must come from one of the console's own pages.")
@@ -214,6 +217,16 @@ def _host(request: Request) -> tuple[str, int] | None:
     if found is None:
         return None
     return found[1].lower(), int(found[2] or _PORTS.get(request.url.scheme, 80))
+
+
+def _is_program(request: Request) -> bool:
+    """Whether no browser can have sent this on behalf of another site's page.
+
+    A form cannot set the header. A script of another site must ask first whether it may, which is never allowed here;
+    where an application around the console allows it, the browser says the origin along with the change.
+    """
+    by_browser = ("cookie", "origin", "sec-fetch-site")
+    return request.headers.get(PROGRAM) == "1" and not any(name in request.headers for name in by_browser)
 
 
 def _own_origin(request: Request) -> bool | None:

@@ -81,7 +81,7 @@ class Visit:
     nonce: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     fresh: bool = False  # the session began with this request, and has to be put into a cookie
     user: str | None = None  # who asks, where somebody has to say so
-    by_header: bool = False  # whoever asks sent a token that no browser adds by itself
+    by_header: bool = False  # a program asks: it sent a header that no browser adds by itself
     theme: str = "auto"
     notice: Notice | None = None
     form: Form = field(default_factory=Form)
