@@ -13,7 +13,7 @@ from tests.horizon import tasks
 from tests.waiting import until
 
 from gravito.errors import ProcessDiedError
-from gravito.horizon._processes import Processes
+from gravito.horizon._processes import Processes, ResultLostError
 
 
 @pytest_asyncio.fixture
@@ -45,16 +45,45 @@ async def test_an_error_comes_back_with_its_class_and_its_traceback(processes: P
     assert "raise LookupError(message)" in caught.value.__notes__[0]
 
 
-async def test_an_error_that_cannot_travel_is_told_by_its_name(processes: Processes) -> None:
-    with pytest.raises(RuntimeError, match="OddError: odd"):
-        await processes.run(tasks.fail_oddly, (), {})
-    assert await processes.run(tasks.double, (1,), {}) == 2
+async def test_an_error_that_pickle_cannot_make_anew_keeps_its_class_and_what_it_holds(
+    processes: Processes,
+) -> None:
+    with pytest.raises(tasks.ApiError, match="no answer") as caught:
+        await processes.run(tasks.fail_at_the_api, (503,), {})
+    assert (caught.value.args, caught.value.code) == (("no answer",), 503)
+    assert "raise ApiError(code" in caught.value.__notes__[0]
 
 
-async def test_a_result_that_cannot_travel_is_an_error_of_its_job(processes: Processes) -> None:
-    with pytest.raises((AttributeError, TypeError, RuntimeError), match=r"(?i)pickle|local object"):
-        await processes.run(tasks.unsendable, (), {})
-    assert await processes.run(tasks.double, (1,), {}) == 2
+async def test_an_error_s_text_is_not_made_twice(processes: Processes) -> None:
+    with pytest.raises(tasks.PrefixedError) as caught:
+        await processes.run(tasks.fail_prefixed, (), {})
+    assert str(caught.value) == "partner: busy"
+
+
+async def test_an_error_of_a_class_that_is_nowhere_else_is_one_of_the_class_above_it(
+    processes: Processes,
+) -> None:
+    with pytest.raises(tasks.ApiError, match="gone") as caught:
+        await processes.run(tasks.fail_locally, (), {})
+    kind = type(caught.value)
+    assert (kind.__module__, kind.__qualname__) == ("tests.horizon.tasks", "fail_locally.<locals>.LocalError")
+    assert caught.value.code == 7
+    assert not hasattr(caught.value, "lock")
+
+
+@pytest.mark.parametrize("kind", ["local", "module", "unreadable"])
+async def test_a_result_that_cannot_travel_is_told_and_the_process_lives_on(
+    processes: Processes, kind: str
+) -> None:
+    before = await processes.run(tasks.pid, (), {})
+    with pytest.raises(ResultLostError, match=r"the result of unsendable: .*; return what it is made of"):
+        await processes.run(tasks.unsendable, (kind,), {})
+    assert await processes.run(tasks.pid, (), {}) == before
+
+
+async def test_a_result_that_nobody_wants_stays_where_it_is(processes: Processes) -> None:
+    assert await processes.run(tasks.unsendable, (), {}, wanted=False) is None
+    assert await processes.run(tasks.double, (2,), {}, wanted=False) is None
 
 
 async def test_a_process_that_dies_fails_its_own_job_only(processes: Processes) -> None:

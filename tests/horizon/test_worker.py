@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,6 +85,41 @@ async def test_a_process_that_dies_is_told_by_the_job_s_name(horizon: Horizon) -
     async with working(horizon):
         with pytest.raises(JobFailedError, match=r"the process of job 'die' ended \(SIGKILL\)"):
             await (await die.push()).result(timeout=20)
+
+
+@pytest.mark.parametrize("kind", ["local", "module", "unreadable"])
+async def test_a_process_s_result_that_cannot_be_sent_is_dead_after_one_run(
+    horizon: Horizon, tmp_path: Path, kind: str
+) -> None:
+    mark = tmp_path / "runs"
+    unsendable = horizon.job(name="unsendable", cpu=True, retries=3, backoff=0)(tasks.unsendable)
+    handle = await unsendable.push(kind, str(mark))
+    await burst(horizon)
+    status = await handle.status()
+    assert (status.state, status.attempt, status.error_type) == ("dead", 1, "gravito.errors.PayloadError")
+    assert "the result of job 'unsendable': " in str(status.error)
+    assert "results=False" in str(status.error)
+    assert mark.read_text() == "ran\n"
+
+
+async def test_without_results_a_process_sends_none(horizon: Horizon) -> None:
+    unsendable = horizon.job(name="unsendable", cpu=True, retries=0, results=False)(tasks.unsendable)
+    handle = await unsendable.push()
+    await burst(horizon)
+    assert (await handle.status()).state == "ok"
+
+
+async def test_retry_on_knows_an_error_of_a_process(horizon: Horizon) -> None:
+    fail = tasks.fail_at_the_api
+    again = horizon.job(name="again", cpu=True, retries=1, backoff=0, retry_on=tasks.ApiError)(fail)
+    never = horizon.job(name="never", cpu=True, retries=1, discard_on=tasks.ApiError)(fail)
+    handles = await again.push(1), await never.push(2)
+    await burst(horizon)
+    await horizon.work(everything=True)
+    retried, discarded = [await handle.status() for handle in handles]
+    assert (retried.state, retried.attempt) == ("dead", 2)
+    assert (retried.error_type, retried.error) == ("tests.horizon.tasks.ApiError", "no answer")
+    assert (discarded.state, discarded.attempt) == ("cancelled", 1)
 
 
 async def test_a_thread_s_traceback_begins_at_the_job_s_own_code(horizon: Horizon) -> None:

@@ -9,7 +9,8 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from gravito.horizon._processes import Processes
+from gravito.errors import PayloadError
+from gravito.horizon._processes import Processes, ResultLostError
 
 if TYPE_CHECKING:
     from gravito.horizon.context import JobContext
@@ -36,7 +37,14 @@ class Places:
         if job.definition.kind == "process":
             if self._processes is None:
                 self._processes = Processes()
-            return await self._processes.run(function, args, kwargs, f"job {job.name!r}")
+            wanted = job.definition.options.results
+            try:
+                return await self._processes.run(function, args, kwargs, f"job {job.name!r}", wanted=wanted)
+            except ResultLostError as error:
+                job.broken = PayloadError(
+                    str(error)
+                )  # it has done its work: another attempt would do it twice
+                raise job.broken from None
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self._concurrency, thread_name_prefix="gravito-job")
         call = partial(copy_context().run, function, *args, **kwargs)
