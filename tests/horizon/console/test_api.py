@@ -9,6 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.applications import Starlette
+from starlette.routing import Mount
 from tests.horizon.console.browsing import SAME, Browser
 from tests.horizon.console.conftest import PLANTED, World
 
@@ -105,19 +107,53 @@ async def test_every_answer_is_what_the_description_says(browse: Make, world: Wo
     described = await description(browser)
     schema = Schema(described)
     reads = {path for path, methods in described["paths"].items() if "get" in methods}
-    assert reads == {one.path for one in ENDPOINTS}
-    for path in sorted(reads):
+    assert reads == {one.path for one in ENDPOINTS} | {"/metrics", "/healthz"}
+    for path in sorted(reads - {"/metrics"}):
         where = world.path(path.replace("batches/{id}", "batches/{batch}"))
         answer = await browser.get(where)
         assert answer.status_code == 200, (path, answer.text)
         content = described["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]
         schema.check(answer.json(), content["schema"], path)
-        for parameter in described["paths"][path]["get"]["parameters"]:
+        for parameter in described["paths"][path]["get"].get("parameters", []):
             if parameter["in"] == "path":
                 assert "{" + parameter["name"] + "}" in path
     assert {f"/api/actions/{name}" for name in ACTIONS} == {
         path for path, methods in described["paths"].items() if "post" in methods
     }
+
+
+async def test_the_description_says_what_actions_and_parameters_take(browse: Make) -> None:
+    described = await description(browse())
+
+    def form(name: str) -> Any:
+        post = described["paths"][f"/api/actions/{name}"]["post"]
+        assert set(post["responses"]) == {"200", "400", "401", "403", "409", "413", "415", "429", "503"}
+        assert [one["name"] for one in post["parameters"]] == ["x-gravito"]
+        return post["requestBody"]["content"]["application/x-www-form-urlencoded"]["schema"]
+
+    act, every = form("jobs.act"), form("jobs.all")
+    assert set(act["properties"]) == set(act["required"]) == {"do", "job"}
+    assert act["properties"]["job"]["type"] == "array"
+    assert set(act["properties"]["do"]["enum"]) == {"retry", "discard", "cancel", "run_now", "delete"}
+    assert set(every["properties"]) == {"do", "state", "queue", *Filter.__struct_fields__}
+    assert every["required"] == ["do", "state"]
+    assert all(form(name)["properties"] for name in ACTIONS)
+    reads = described["paths"]["/api/jobs"]["get"]
+    bounds = {
+        one["name"]: one["schema"] for one in reads["parameters"] if one["schema"].get("type") == "integer"
+    }
+    assert (bounds["limit"]["minimum"], bounds["limit"]["maximum"]) == (1, 1000)
+    assert (bounds["offset"]["minimum"], bounds["offset"]["maximum"]) == (0, 10_000_000)
+    assert "404" not in reads["responses"]
+    assert "404" in described["paths"]["/api/jobs/{queue}/{id}"]["get"]["responses"]
+
+
+async def test_the_description_says_where_the_console_is_mounted(horizon: Horizon) -> None:
+    console = horizon.console()
+    site = Starlette(routes=[Mount("/a/horizon", console), Mount("/", console)])
+    for root, url in (("/a/horizon", "/a/horizon"), ("", "/")):
+        async with Browser(site, root) as browser:
+            assert (await description(browser))["servers"] == [{"url": url}]
 
 
 def test_the_check_of_the_description_can_fail() -> None:

@@ -34,6 +34,7 @@ from gravito.horizon.console._openapi import Endpoint, describe
 from gravito.horizon.console._prometheus import exposition
 from gravito.horizon.console._server import Server, read_server
 from gravito.horizon.console._site import Ask, NotFoundError, Site
+from gravito.horizon.console._visit import visit_of
 from gravito.horizon.repository import DeadGroup, LimitRow, Metrics, QueueRow, Window
 
 __all__ = ["ENDPOINTS", "routes"]
@@ -237,10 +238,11 @@ ENDPOINTS: Final = (
 
 def routes(site: Site) -> list[Route]:
     """All of them."""
-    description = msgspec.json.encode(describe(ENDPOINTS, ACTIONS, site.title))
+    description = describe(ENDPOINTS, ACTIONS, site.title)
 
     async def openapi(request: Request) -> Response:
-        return Response(description, media_type="application/json")
+        servers = [{"url": visit_of(request).root or "/"}]  # each mount has its own
+        return Response(_encode({**description, "servers": servers}), media_type="application/json")
 
     async def act(request: Request) -> Response:
         return await api_action(Ask(site, request))
