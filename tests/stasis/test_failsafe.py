@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +142,7 @@ async def test_callers_of_one_key_still_share_a_run(cache: Cache, server: Contro
         return runs
 
     first = [asyncio.create_task(cache.remember("k", 60, factory)) for _ in range(10)]
-    await until(lambda: runs)
+    await until(lambda: runs and cache.stats().errors == 10)  # a busy loop gives the store more time
     later = [asyncio.create_task(cache.remember("k", 60, factory)) for _ in range(10)]
     await asyncio.sleep(0.05)
     go.set()
@@ -172,6 +172,70 @@ async def test_a_lost_invalidation_is_never_silent(cache: Cache, server: Control
     with pytest.raises((errors.ConnectionError, errors.TimeoutError)):
         await cache.increment("n")
     assert len(told) >= 4
+
+
+CHANGES: dict[str, Callable[[Cache], Awaitable[Any]]] = {
+    "increment": lambda cache: cache.increment("n"),
+    "increment with tags": lambda cache: cache.tags("t").increment("n"),
+    "add": lambda cache: cache.add("new", 1, 60),
+    "pull": lambda cache: cache.pull("k"),
+    "touch": lambda cache: cache.touch("k", 60),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+async def test_what_depends_on_the_store_waits_no_longer(cache: Cache, server: Control, name: str) -> None:
+    change = CHANGES[name]
+    await cache.put("k", 1, 600)
+    await cache.tags("t").increment("n")
+    told = errors_of(cache)
+    server.suspend()
+    with pytest.raises(errors.TimeoutError, match=r"the store redis did not answer within 0\.25 s"):
+        await asyncio.wait_for(change(cache), 2)  # the connection itself would wait for 5 s
+    assert cache.stats().breaker_open
+    sent = cache._core.store.client.stats().commands  # type: ignore[attr-defined]  # it is a RedisStore
+    for _ in range(100):
+        with pytest.raises(StoreDownError) as raised:
+            await change(cache)
+        assert not raised.value.maybe_applied
+    assert cache._core.store.client.stats().commands - sent <= 2  # type: ignore[attr-defined]  # probes only
+    assert len(told) == cache.stats().errors == 101
+    assert isinstance(told[0].error, errors.TimeoutError)
+    server.resume()
+    await back(cache)
+    await change(cache)
+
+
+async def test_a_late_write_may_have_been_done(cache: Cache, server: Control) -> None:
+    await cache.increment("n")
+    server.suspend()
+    with pytest.raises(errors.TimeoutError, match="it may have been applied") as raised:
+        await cache.increment("n")
+    assert raised.value.maybe_applied
+    server.resume()
+    await back(cache)
+    assert await cache.get("n") == 2
+
+
+async def test_what_is_wrong_with_the_call_is_no_error_of_the_store(cache: Cache) -> None:
+    await cache.put("text", "x", 60)
+    with pytest.raises(errors.CacheError, match="no whole number"):
+        await cache.increment("text")
+    await cache.put("most", 2**63 - 1, 60)
+    with pytest.raises(errors.CounterError):
+        await cache.increment("most")
+    assert cache.stats().errors == 0
+
+
+async def test_writes_that_answer_end_a_row_of_failures(server: Control) -> None:
+    async with Client.from_url(f"redis://127.0.0.1:{server.port}") as client:
+        cache = Cache(connection=client, fail_safe=FailSafe(timeout=0.3, failures=2))
+        await cache.increment("n")
+        for _ in range(2):
+            with server.suspended(), pytest.raises(errors.TimeoutError):
+                await cache.increment("n")
+            await cache.increment("n")
+        assert not cache.stats().breaker_open
 
 
 async def test_raise_instead(server: Control) -> None:

@@ -27,7 +27,7 @@ _logger = logging.getLogger("gravito.stasis")
 _LATE = 0.1  # part of the timeout: a timer that fires later than that tells of a busy loop
 
 
-class StoreDownError(errors.GravitoError):
+class StoreDownError(errors.ConnectionError):
     """The breaker is open: nothing was asked of the store."""
 
 
@@ -112,10 +112,12 @@ class Guard:
         self._asking: asyncio.AbstractEventLoop | None = None  # the loop that probes
         self._probing: asyncio.Task[None] | None = None  # held, for a loop keeps weak references only
 
-    def within(self, waiting: Awaitable[Any]) -> Awaitable[Any]:
-        """The awaitable, with the soft timeout on it."""
+    def within(self, waiting: Awaitable[Any], *, writes: bool = False) -> Awaitable[Any]:
+        """The awaitable, with the soft timeout on it. If it `writes`, being late leaves open whether it did."""
         if self._timeout is None:
             return self._started(waiting) if self._starting else waiting
+        if writes and not isinstance(waiting, Ready):
+            return self._bounded(waiting, writes)
         # atlas' entries carry their future, so that many of them need one timer and none a task
         future = getattr(waiting, "future", None)
         if future is not None:
@@ -150,23 +152,28 @@ class Guard:
             self._here = loop, line
         line.add(future)
 
-    async def _bounded(self, waiting: Awaitable[Any]) -> Any:
+    async def _bounded(self, waiting: Awaitable[Any], writes: bool = False) -> Any:
         assert self._timeout is not None
         try:
             async with asyncio.timeout(None) as scope:
                 patience = _Patience(get_running_loop(), self._timeout, scope)
                 try:
-                    return await waiting
+                    result = await waiting
                 finally:
                     patience.end()
         except TimeoutError:
             if scope.expired():
-                raise self.late() from None
+                raise self.late(writes) from None
             raise
+        self.failures = 0
+        return result
 
-    def late(self) -> errors.TimeoutError:
+    def late(self, writes: bool = False) -> errors.TimeoutError:
         """The error for what was not answered in time."""
-        return errors.TimeoutError(f"the store {self._name} did not answer within {self._timeout:g} s")
+        doubt = "; it may have been applied" if writes else ""
+        late = errors.TimeoutError(f"the store {self._name} did not answer within {self._timeout:g} s{doubt}")
+        late.maybe_applied = writes
+        return late
 
     # -- the breaker -----------------------------------------------------------------------------------------
 
