@@ -16,6 +16,7 @@ from tests.horizon.console.conftest import PLANTED, World
 
 from gravito.atlas import Client
 from gravito.horizon import Horizon, Worker, WorkerOptions
+from gravito.horizon._figures import Figures
 from gravito.horizon._rows import Filter
 from gravito.horizon.console._actions import ACTIONS
 from gravito.horizon.console._api import ENDPOINTS, _encode
@@ -338,6 +339,25 @@ async def test_figures_are_exact_whoever_watches(browse: Make, horizon: Horizon)
         page = (await browser.get("/")).text
         assert f'data-key="total.ok">{jobs - bad:,}<' in page
         assert f'data-key="total.pushed">{jobs:,}<' in page
+
+
+async def test_figures_come_with_what_the_pages_make_of_them(browse: Make, world: World) -> None:
+    browser = browse()
+    metrics = (await browser.get("/api/metrics")).json()
+    bounds, total = metrics["buckets_ms"], metrics["total"]
+    assert bounds == sorted(bounds)
+    assert {int(bucket) for bucket in total["run"]} <= set(range(len(bounds) + 1))
+    figures = Figures(run={int(at): number for at, number in total["run"].items()})
+    found = total["run_percentiles"]
+    assert found == {
+        name: figures.run_ms(share) for name, share in zip(found, (0.5, 0.95, 0.99), strict=True)
+    }
+    assert found["p50"] is not None
+    assert set(metrics["jobs"]["fail"]["wait_percentiles"]) == {"p50", "p95", "p99"}
+    assert metrics["points"][0]["figures"]["run_percentiles"] == dict.fromkeys(found)
+    for row in (await browser.get("/api/queues")).json():
+        assert {"ok", "dead", "run_percentiles"} <= set(row["last_minute"])
+        assert set((await browser.get(f"/api/queues/{row['name']}")).json()) == set(row)
 
 
 async def test_what_prometheus_reads(browse: Make, world: World) -> None:

@@ -200,6 +200,8 @@ async def test_a_cache_is_shown_by_template(browse: Make, world: World, redis: C
     assert report.total.hit_rate == 0.8
     assert [row.template for row in report.templates][:1] == ["user"]
     assert "80 %" in text
+    said = (await browser.get("/api/cache?prefix=shop")).json()["total"]
+    assert (said["hit_rate"], said["mean_run_ms"]) == (0.8, None)
     assert "No process has reported" in (await browser.get("/connections")).text
     assert (await browser.get("/connections", params={"prefix": "a b"})).status_code == 400
     await redis.set("text:s", "no hash")

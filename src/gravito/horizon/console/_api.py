@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
 
@@ -32,10 +33,11 @@ from gravito.horizon.console._health import (
 )
 from gravito.horizon.console._openapi import Endpoint, describe
 from gravito.horizon.console._prometheus import exposition
+from gravito.horizon.console._reports import MetricsReport, QueueReport, report_metrics, report_queue
 from gravito.horizon.console._server import Server, read_server
 from gravito.horizon.console._site import Ask, NotFoundError, Site
 from gravito.horizon.console._visit import visit_of
-from gravito.horizon.repository import DeadGroup, LimitRow, Metrics, QueueRow, Window
+from gravito.horizon.repository import DeadGroup, LimitRow, QueueRow, Window
 
 __all__ = ["ENDPOINTS", "routes"]
 
@@ -90,14 +92,21 @@ async def summary(ask: Ask) -> Summary:
     return Summary(totals, queues, len(workers), await read_server(ask.horizon.client))
 
 
-async def queues(ask: Ask) -> list[QueueRow]:
-    """All queues."""
-    return await ask.repository.queues()
+async def queues(ask: Ask) -> list[QueueReport]:
+    """All queues, and what ended in their last minute."""
+    names = await ask.repository.names()
+    return await _queues(ask, names)
 
 
-async def queue(ask: Ask) -> QueueRow:
+async def queue(ask: Ask) -> QueueReport:
     """One queue."""
-    return await ask.repository.queue(await _known(ask))
+    [row] = await _queues(ask, [await _known(ask)])
+    return row
+
+
+async def _queues(ask: Ask, names: list[str]) -> list[QueueReport]:
+    rows, lately = await asyncio.gather(ask.repository.queues(names=names), ask.repository.last_minute(names))
+    return [report_queue(row, lately[row.name]) for row in rows]
 
 
 async def limits(ask: Ask) -> list[LimitRow]:
@@ -180,13 +189,14 @@ async def schedules(ask: Ask) -> list[ScheduleRow]:
     return await ask.repository.schedules()
 
 
-async def metrics(ask: Ask) -> Metrics:
-    """Throughput, run time and waiting time over a window; buckets are those of `run` and `wait`."""
-    return await ask.repository.metrics(
+async def metrics(ask: Ask) -> MetricsReport:
+    """Throughput, run time and waiting time over a window."""
+    found = await ask.repository.metrics(
         cast("Window", ask.text("window") or "1h"),
         check_queue(ask.text("queue")) if ask.text("queue") else None,
         ask.text("job") or None,
     )
+    return report_metrics(found)
 
 
 _SEARCH: Final = (
@@ -200,8 +210,8 @@ _SEARCH: Final = (
 
 ENDPOINTS: Final = (
     Endpoint("/api/summary", summary, Summary),
-    Endpoint("/api/queues", queues, list[QueueRow]),
-    Endpoint("/api/queues/{queue}", queue, QueueRow),
+    Endpoint("/api/queues", queues, list[QueueReport]),
+    Endpoint("/api/queues/{queue}", queue, QueueReport),
     Endpoint("/api/queues/{queue}/limits", limits, list[LimitRow]),
     Endpoint("/api/jobs", jobs, JobPage, _SEARCH),
     Endpoint("/api/jobs/{queue}/{id}", job, JobDetail),
@@ -226,7 +236,7 @@ ENDPOINTS: Final = (
     Endpoint(
         "/api/metrics",
         metrics,
-        Metrics,
+        MetricsReport,
         (
             Parameter("window", "1h if it is not given.", Window),
             QUEUE,

@@ -24,20 +24,17 @@ _COMMANDS: Final = 20
 
 
 class TemplateRow(Counts, kw_only=True):
-    """Counters of a template of keys, of all processes together."""
+    """Counters of a template of keys, of all processes together.
+
+    Args:
+        template: its name.
+        hit_rate: the share of reads that were hits; None without reads.
+        mean_run_ms: how long its values took to make, on average; None if none was made.
+    """
 
     template: str
-
-    @property
-    def hit_rate(self) -> float | None:
-        """The share of reads that were hits; None without reads."""
-        reads = self.hits + self.misses
-        return self.hits / reads if reads else None
-
-    @property
-    def mean_run_ms(self) -> float | None:
-        """How long its values took to make, on average."""
-        return self.run_ms / self.runs if self.runs else None
+    hit_rate: float | None = None
+    mean_run_ms: float | None = None
 
 
 class CacheReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,9 +153,19 @@ async def read_cache(site: Site, prefix: str) -> CacheReport:
         found = await client.hgetall(f"{prefix}:s") if await client.hlen(f"{prefix}:s") <= _MOST else {}
     except ResponseError:  # something else has that name
         found = {}
-    rows = [TemplateRow(template=name, **_fields(one)) for name, one in by_template(found).items()]
+    rows = [_row(name, _fields(one)) for name, one in by_template(found).items()]
     sums = {field: sum(getattr(row, field) for row in rows) for field in FIELDS}
-    return CacheReport(prefix=prefix, total=TemplateRow(template="all", **sums), templates=rows)
+    return CacheReport(prefix=prefix, total=_row("all", sums), templates=rows)
+
+
+def _row(template: str, counts: Mapping[str, int]) -> TemplateRow:
+    reads, runs = counts["hits"] + counts["misses"], counts["runs"]
+    return TemplateRow(
+        template=template,
+        hit_rate=counts["hits"] / reads if reads else None,
+        mean_run_ms=counts["run_ms"] / runs if runs else None,
+        **counts,
+    )
 
 
 def _fields(counts: Counts) -> dict[str, int]:
