@@ -24,6 +24,7 @@ from gravito.stasis import Cache, Codec, Event, MemoryStore, NullStore, Result
 from gravito.stasis._compression import compress
 
 KEPT = ["redis", "tiered", "memory"]
+WRONG_NUMBERS: list[Any] = [0, -1, None, "x", 1.5, True]
 
 
 @pytest.fixture(params=KEPT)
@@ -433,6 +434,49 @@ async def test_values_that_cannot_be_stored(cache: Cache) -> None:
             await call()
     assert await cache.many(["a", "k"]) == {"a": None, "k": None}
     assert await asyncio.wait_for(cache.remember("k", 60, lambda: 1), 2) == 1  # no claim was left
+
+
+@pytest.mark.parametrize("keys", ["user:1", b"user:1", 7, None])
+async def test_one_text_where_several_are_wanted(cache: Cache, keys: Any) -> None:
+    await cache.put("u", "there", 60)
+    for call in (cache.forget_many(keys), cache.many(keys)):
+        with pytest.raises(errors.InvalidKeyError, match=r"^keys is .*; give a list of keys$"):
+            await call
+    with pytest.raises(errors.InvalidKeyError, match=r"^tags is .*; give a list of tags$"):
+        await cache.remember("k", 60, lambda: Result("v", tags=keys))
+    assert await cache.many(["u", "k"]) == {"u": "there", "k": None}
+
+
+@pytest.mark.parametrize("values", ["ab", ["a", "b"], None])
+async def test_what_is_no_mapping(cache: Cache, values: Any) -> None:
+    for call, name in ((cache.put_many, "values"), (cache.warm, "factories")):
+        with pytest.raises(
+            errors.ConfigurationError, match=f"{name} is of type .*; allowed: a mapping of keys"
+        ):
+            await call(values, 60)
+
+
+@pytest.mark.parametrize("concurrency", WRONG_NUMBERS)
+async def test_a_concurrency_that_cannot_be(cache: Cache, concurrency: Any) -> None:
+    with pytest.raises(
+        errors.ConfigurationError, match=r"concurrency is .*; allowed: a whole number from 1 on"
+    ):
+        await asyncio.wait_for(cache.warm({"k": lambda: 1}, 60, concurrency=concurrency), 2)
+    assert await cache.missing("k")
+
+
+@pytest.mark.parametrize("jitter", [-1, 1, 2, True, False, "x", None, float("nan")])
+@pytest.mark.parametrize("ttl", [60, None])
+async def test_a_jitter_that_cannot_be(cache: Cache, jitter: Any, ttl: int | None) -> None:
+    for call in (
+        lambda: cache.put("k", 1, ttl, jitter=jitter),
+        lambda: cache.put_many({"k": 1}, ttl, jitter=jitter),
+        lambda: cache.remember("k", ttl, lambda: 1, jitter=jitter),
+    ):
+        with pytest.raises(errors.InvalidTTLError, match=r"jitter .*: give a fraction of the ttl"):
+            await call()
+    assert await cache.missing("k")
+    assert await cache.put("k", 1, ttl, jitter=0)
 
 
 @pytest.mark.parametrize("factory", [None, 7, "load"])

@@ -273,8 +273,20 @@ class TestEntries:
         source.fails = KeyError("gone")
         failed = await load_user.warm([(1,), {"user_id": 2}])
         assert sorted(map(repr, failed)) == ["((1,), KeyError('gone'))", "({'user_id': 2}, KeyError('gone'))"]
+
+    async def test_warm_refuses_before_it_runs(self, ours: Cache) -> None:
         with pytest.raises(TypeError, match="'abc' is a call's arguments"):
-            await load_user.warm(["abc"])
+            await load_user.warm([(1,), "abc"])
+        with pytest.raises(errors.ConfigurationError, match="calls is the text '12'; give a list of calls"):
+            await load_user.warm("12")
+        with pytest.raises(errors.ConfigurationError, match="calls is of type int"):
+            await load_user.warm(12)  # type: ignore[arg-type]  # the point
+        for wrong in (0, -1, None, "x"):
+            with pytest.raises(
+                errors.ConfigurationError, match=r"concurrency is .*; allowed: a whole number"
+            ):
+                await asyncio.wait_for(load_user.warm([(1,)], concurrency=wrong), 2)  # type: ignore[arg-type]  # the point
+        assert source.runs == 0
 
 
 class TestRefresh:

@@ -16,6 +16,7 @@ from gravito.stasis._codec import LATER
 from gravito.stasis._flight import Flight, Job, landing_of
 from gravito.stasis._policy import UNSET, Factory, Options, Policy, RefreshOptions, Unset, policy_of
 from gravito.stasis._reads import Found, Verdict, is_stale, look, verdict, wants_refresh
+from gravito.stasis._several import keyed, turns
 from gravito.stasis._stats import Counts
 from gravito.stasis._ttl import TTL
 
@@ -230,9 +231,12 @@ class Computed(Atomic):
 
         Returns:
             The keys whose factory failed, with its error. The others have a value.
+
+        Raises:
+            InvalidTTLError, ConfigurationError: an argument that cannot be used; nothing ran.
         """
-        policy = self._policy(ttl, options)
-        turn = asyncio.Semaphore(concurrency)
+        policy, turn = self._policy(ttl, options), turns(concurrency)
+        factories = keyed("factories", factories)
         failed: dict[str, BaseException] = {}
 
         async def one(key: str, factory: Factory) -> None:

@@ -13,6 +13,7 @@ import msgspec
 
 from gravito.errors import ConfigurationError
 from gravito.stasis._blob import OWN_TTL, SERVE_STALE
+from gravito.stasis._several import several
 from gravito.stasis._ttl import TTL, check_jitter, ttl_ms
 
 __all__ = ["UNSET", "Factory", "Options", "Policy", "RefreshOptions", "Result", "Unset", "policy_of"]
@@ -62,6 +63,9 @@ class Result(Generic[T]):
         tags: beside the caller's. A flush of one of them while the factory runs is seen. If neither names any, the
             value keeps the tags that were last seen on its key.
         store: False keeps nothing: this value is for those who wait for it now.
+
+    Raises:
+        InvalidKeyError: tags is one text.
     """
 
     __slots__ = ("store", "tags", "ttl", "value")
@@ -71,7 +75,7 @@ class Result(Generic[T]):
     ) -> None:
         self.value = value
         self.ttl = ttl
-        self.tags = tuple(tags)
+        self.tags = tuple(several("tags", tags))
         self.store = store
 
     def __repr__(self) -> str:

@@ -10,6 +10,7 @@ from gravito.stasis._blob import NEGATIVE, PENDING, SERVE_STALE
 from gravito.stasis._codec import LATER
 from gravito.stasis._policy import UNSET
 from gravito.stasis._reads import Found, age_of, complete, found_in, is_stale, look, needs_age
+from gravito.stasis._several import several
 from gravito.stasis._writing import Writing
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Values(Writing):
         Returns:
             Each key with its value, or with `default` if it has none. As `get` for each.
         """
-        names = list(dict.fromkeys(keys))
+        names = list(dict.fromkeys(several("keys", keys)))
         entries = self._entries(names)
         core = self._core
         result: dict[str, Any] = {}

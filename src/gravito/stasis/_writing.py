@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from gravito.stasis._blob import VERSION_BYTES
 from gravito.stasis._policy import UNSET, Unset
-from gravito.stasis._ttl import TTL, ttl_ms
+from gravito.stasis._several import keyed, several
+from gravito.stasis._ttl import TTL, check_jitter, ttl_ms
 from gravito.stasis._view import View
 
 __all__ = ["Writing", "versions_of"]
@@ -47,6 +48,8 @@ class Writing(View):
         except (KeyError, TypeError):
             entry, _, counts = self._seek(key)
         core = self._core
+        if jitter or jitter.__class__ is not float:
+            check_jitter(jitter)
         ms = ttl_ms(core.ttl if ttl is UNSET else ttl, jitter)
         codec = core.codec
         if codec.compresses:
@@ -99,9 +102,13 @@ class Writing(View):
         """Store several values, in one round trip for each 1000. As `put`; with a jitter each has a ttl of its own.
 
         It is no transaction: if the store fails on the way, some may be written.
+
+        Raises:
+            ConfigurationError: the values are no mapping.
         """
         core = self._core
         life = core.ttl if ttl is UNSET else ttl
+        values, jitter = keyed("values", values), check_jitter(jitter)
         times = [ttl_ms(life, jitter) for _ in values] if jitter else [ttl_ms(life)] * len(values)
         items = []
         for key, value in values.items():
@@ -190,7 +197,7 @@ class Writing(View):
 
     async def forget_many(self, keys: Iterable[str]) -> int:
         """Remove several keys; how many were there. As `forget`."""
-        names = list(keys)
+        names = list(several("keys", keys))
         entries = self._entries(names)
         if not entries:
             return 0

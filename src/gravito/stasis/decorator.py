@@ -13,6 +13,7 @@ from gravito import errors
 from gravito.stasis._anew import compute_anew
 from gravito.stasis._decorated import Plan, Where
 from gravito.stasis._policy import UNSET, RefreshOptions, Result, Unset
+from gravito.stasis._several import several, turns
 from gravito.stasis.cache import Cache
 
 __all__ = ["CachedFunction", "cached"]
@@ -113,13 +114,18 @@ class CachedFunction(Generic[P, T]):
 
         Returns:
             The calls that failed, with their errors.
+
+        Raises:
+            ConfigurationError, TypeError: an argument that cannot be used; nothing ran.
         """
-        turn = asyncio.Semaphore(concurrency)
+        turn = turns(concurrency)
+        given = list(several("calls", calls, partial(errors.ConfigurationError, field="calls")))
+        for call in given:
+            if isinstance(call, str | bytes) or not isinstance(call, Sequence | Mapping):
+                raise TypeError(f"warm: {call!r} is a call's arguments as neither a tuple nor a dict")
         failed: list[tuple[Sequence[Any] | Mapping[str, Any], Exception]] = []
 
         async def one(call: Sequence[Any] | Mapping[str, Any]) -> None:
-            if isinstance(call, str) or not isinstance(call, Sequence | Mapping):
-                raise TypeError(f"warm: {call!r} is a call's arguments as neither a tuple nor a dict")
             async with turn:
                 try:
                     await (
@@ -128,7 +134,7 @@ class CachedFunction(Generic[P, T]):
                 except Exception as error:
                     failed.append((call, error))
 
-        await asyncio.gather(*[one(call) for call in calls])
+        await asyncio.gather(*[one(call) for call in given])
         return failed
 
     # -- steps -----------------------------------------------------------------------------------------------
@@ -191,7 +197,7 @@ def cached(
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        names = (ttl, key, tuple(_texts(tags)))
+        names = (ttl, key, tuple(several("tags", tags)))
         return CachedFunction(Plan(_asynchronous(function), names, cache, dict(options)))
 
     return decorate
@@ -211,9 +217,3 @@ def _asynchronous(function: Any) -> Callable[..., Any]:
             field="function",
         )
     return function  # type: ignore[no-any-return]  # checked above
-
-
-def _texts(tags: Any) -> Iterable[str]:
-    if isinstance(tags, str):
-        raise errors.InvalidKeyError(f"tags is the text {tags!r}; give a list of tags")
-    return tags  # type: ignore[no-any-return]  # what is no text is refused as a template
