@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import decimal
 import enum
+import hashlib
 import uuid
 from contextvars import ContextVar
 from typing import Annotated, Any, TypedDict
@@ -23,7 +24,7 @@ from gravito.errors import (
     PayloadError,
     PayloadTooLargeError,
 )
-from gravito.horizon import Horizon, HorizonSettings, current_job, job, new_key
+from gravito.horizon import Concurrency, Horizon, HorizonSettings, Rate, _packing, current_job, job, new_key
 from gravito.horizon._arguments import Arguments
 from gravito.horizon._payload import (
     FORMAT,
@@ -283,6 +284,66 @@ async def test_what_is_encrypted_cannot_be_read_on_the_server(
             await other.handle(good.id).result(5)
 
 
+async def all_there_is(client: Client) -> str:
+    """All keys with what they hold."""
+    raw: Any = client.with_options(decode_responses=False)
+    read = {
+        b"hash": raw.hgetall,
+        b"list": lambda key: raw.lrange(key, 0, -1),
+        b"zset": lambda key: raw.zrange(key, 0, -1),
+        b"set": raw.smembers,
+        b"string": raw.get,
+    }
+    return repr({key: await read[await raw.type(key)](key) for key in await raw.keys("*")})
+
+
+async def test_what_functions_say_of_encrypted_arguments_cannot_be_read_on_the_server(redis: Client) -> None:
+    by_card = {"by": lambda card, **_: card}
+    options: dict[str, Any] = {
+        "unique": lambda card, **_: card,
+        "fair_by": lambda card, **_: card,
+        "rate": Rate(100, 60, **by_card),
+        "concurrency": Concurrency(5, **by_card),
+    }
+    async with Horizon(redis, keys=[new_key()]) as horizon:
+
+        @horizon.job(secret=["card"], **options)
+        async def charge(card: str, amount: int) -> None: ...
+
+        @horizon.job(unique=True)
+        async def check(card: str) -> None: ...
+
+        first, again = await charge.push("4111-hush", 1), await charge.push("4111-hush", 2)
+        assert (first.new, again.new, again.id) == (True, False, first.id)
+        assert (await charge.push("4112-hush", 1)).new
+        assert (await check.push("4111-hush")).new
+        assert not (await check.push("4111-hush")).new
+        guess = hashlib.blake2b(check.make("4111-hush").data, digest_size=16).hexdigest()
+        everything = await all_there_is(redis)
+        assert first.id in everything
+        assert "hush" not in everything
+        assert guess not in everything
+        assert len(await drain(horizon)) == 3
+        assert (await charge.push("4111-hush", 1)).new
+
+
+async def test_producers_agree_on_unique_keys_while_keys_rotate(redis: Client) -> None:
+    old, new = new_key(), new_key()
+
+    @job(unique=lambda card, **_: card)
+    async def rotating(card: str) -> None: ...
+
+    async with Horizon(redis, keys=[old]) as before, Horizon(redis, keys=[new, old]) as after:
+        assert (await before.push(rotating.make("4111"))).new
+        assert not (await after.push(rotating.make("4111"))).new
+        (_, plain), _ = before.prepare(rotating.make("4112"))
+        (_, rotated), _ = after.prepare(rotating.make("4112"))
+        assert plain.unique == rotated.unique
+    async with Horizon(redis, keys=[new]) as without:
+        (_, other), _ = without.prepare(rotating.make("4112"))
+        assert other.unique != plain.unique
+
+
 async def test_a_worker_without_the_key_buries_the_job_and_says_why(redis: Client) -> None:
     async with Horizon(redis, keys=[new_key()]) as horizon:
 
@@ -326,6 +387,51 @@ async def test_sizes_are_limited(redis: Client) -> None:
         assert [done.outcome for done in await drain(horizon)] == ["ok", "dead"]
         with pytest.raises(JobFailedError, match=r"result of job 'big': 180\d bytes"):
             await handle.result(5)
+
+
+async def test_what_goes_beside_the_arguments_is_limited_too(redis: Client) -> None:
+    word = ContextVar("word", default="")
+    settings = HorizonSettings(max_bytes=1000)
+    async with Horizon(redis, settings=settings, carry=[word]) as horizon:
+
+        @horizon.job
+        async def small(data: str = "") -> None: ...
+
+        @horizon.job(max_bytes=5000)
+        async def larger(data: str) -> None: ...
+
+        for call, named in (
+            (small.meta(x="y" * 1001).make(), "metadata"),
+            (small.tags("y" * 1001).make(), "tags"),
+            (small.tags(*(f"t{n}" for n in range(300))).meta(x="y").make(), "tags"),
+        ):
+            with pytest.raises(
+                PayloadTooLargeError, match=rf"job 'small': its {named} take 1\d+ bytes, allowed are 1000"
+            ):
+                await call.push()
+        token = word.set("y" * 1001)
+        with pytest.raises(PayloadTooLargeError, match="its context variables take"):
+            await small.push()
+        word.reset(token)
+        assert (await horizon.broker("default").sizes()).totals == {}
+        await small.tags("t").meta(x="y" * 900).push("z" * 900)
+        await larger.meta(x="y" * 900).push("z" * 4900)
+        await horizon.chain(*(small.make("z" * 900) for _ in range(20))).push()  # each of them is small
+        assert len(await drain(horizon)) == 22
+
+
+async def test_a_chain_s_first_body_is_bounded(redis: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_packing, "_LARGEST", 5000)
+    async with Horizon(redis, settings=HorizonSettings(max_bytes=1000)) as horizon:
+
+        @horizon.job
+        async def link(data: str) -> None: ...
+
+        with pytest.raises(
+            PayloadTooLargeError, match=r"its following jobs take \d+ bytes, allowed are 5000"
+        ):
+            await horizon.chain(*(link.make("z" * 900) for _ in range(6))).push()
+        await horizon.chain(*(link.make("z" * 900) for _ in range(4))).push()
 
 
 async def test_a_result_that_cannot_be_encoded_buries_the_job_once(redis: Client) -> None:

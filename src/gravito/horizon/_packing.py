@@ -6,7 +6,7 @@ import hashlib
 import os
 from binascii import hexlify
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -40,6 +40,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
 ALONE = Place()
 
+_LARGEST: Final = 100 * 1024 * 1024  # bytes of a body, with all the jobs that follow in its chain
+
 
 def new_id() -> str:
     """An id for a job: 88 random bits."""
@@ -50,7 +52,7 @@ class Packer:
     """Makes bodies and envelopes.
 
     Args:
-        settings: limits of queues, and of the encoded arguments unless a job says otherwise.
+        settings: limits of queues; of the encoded arguments, unless a job says otherwise, and of what goes beside them.
         vault: encrypts.
         carry: what goes along.
     """
@@ -82,23 +84,25 @@ class Packer:
             data = _payload.encode(body)
         except (TypeError, ValueError, NotImplementedError, OverflowError) as error:
             raise _about(definition, f"its metadata cannot be encoded ({error})") from error
+        if len(data) - len(call.data) > self._max_bytes:
+            self._check_rest(definition, body, len(data))
         priority = PRIORITIES[options.priority] if how.priority is None else how.priority
         limits = self._queues.get(call.queue, ()) if self._queues else ()
         if not _special(options):
             return call.queue, Envelope(
                 job_id, data, priority, how.delay, how.at, limits=limits, batch=place.batch
             )
-        named = definition.arguments.bind(call.args, call.kwargs)
+        says = _Says(call, self._vault if self._seals(options) else None)
         return call.queue, Envelope(
             id=job_id,
             body=data,
             priority=priority,
             delay=how.delay,
             at=how.at,
-            unique=_unique(definition, call, named),
+            unique=says.unique(),
             unique_for=round((options.unique_for or 0) * 1000),
-            tenant=_text(definition, "fair_by", options.fair_by, named) if options.fair_by else None,
-            limits=limits + _limits(definition, named),
+            tenant=says.tenant(),
+            limits=limits + says.limits(),
             batch=place.batch,
         )
 
@@ -121,6 +125,29 @@ class Packer:
         return msgspec.Raw(
             _payload.encode(self._vault.seal(f"arguments of {definition.name} {job_id}", data))
         )
+
+    def _check_rest(self, definition: Definition, body: Body, size: int) -> None:
+        """Refuse what is too large beside the arguments. The jobs of a chain are measured one by one."""
+        extra = body.extra or Extra()
+        rest = {
+            "tags": extra.tags,
+            "metadata": extra.meta,
+            "context variables": extra.context,
+            "trace context": extra.trace,
+        }
+        sizes = {name: len(_payload.encode(value)) for name, value in rest.items() if value}
+        total, allowed, of_what = sum(sizes.values()), self._max_bytes, "all that goes beside the arguments"
+        if total <= allowed:
+            sizes["following jobs"] = size - total - len(memoryview(body.args))
+            total, allowed, of_what = size, _LARGEST, "a body with all jobs that follow"
+        if total > allowed:
+            largest = max(sizes, key=sizes.__getitem__)
+            raise _about(
+                definition,
+                f"its {largest} take {sizes[largest]} bytes, allowed are {allowed} for {of_what}; store them "
+                "elsewhere and pass where",
+                PayloadTooLargeError,
+            )
 
     def _seals(self, options: Options) -> bool:
         return bool(self._vault) if options.encrypt is None else options.encrypt
@@ -150,28 +177,64 @@ def _special(options: Options) -> bool:
     return bool(options.unique or options.fair_by or options.rate or options.concurrency)
 
 
-def _unique(definition: Definition, call: Call[Any], named: dict[str, Any]) -> str | None:
-    unique = definition.options.unique
-    if unique is True:
-        return f"{definition.name}:{hashlib.blake2b(call.data, digest_size=16).hexdigest()}"
-    if unique is False:
-        return None
-    return f"{definition.name}:{_text(definition, 'unique', unique, named)}"
+class _Says:
+    """What a job's options say of its arguments: its unique key, its tenant, the names of its limits.
+
+    Args:
+        call: the job.
+        vault: of one that is encrypted; its keyed hashes take the place of the values, which the server can see.
+    """
+
+    def __init__(self, call: Call[Any], vault: Vault | None) -> None:
+        self._call = call
+        self._definition = call.definition
+        self._vault = vault
+        self._named = call.definition.arguments.bind(call.args, call.kwargs)
+
+    def unique(self) -> str | None:
+        name, unique = self._definition.name, self._definition.options.unique
+        if unique is False:
+            return None
+        if unique is True:
+            text = hashlib.blake2b(self._call.data, digest_size=16).hexdigest()
+            return f"{name}:{self._marked(f'unique {name}', text)}"
+        return f"{name}:{self._of('unique', unique, f'unique {name}')}"
+
+    def tenant(self) -> str | None:
+        by = self._definition.options.fair_by
+        # without the job's name: all jobs of a queue share its tenants
+        return self._of("fair_by", by, "fair_by") if by is not None else None
+
+    def limits(self) -> tuple[Limit, ...]:
+        options = self._definition.options
+        rate, concurrency = options.rate, options.concurrency
+        return _both(
+            self._limit("rate", rate.by) if rate is not None else "",
+            rate,
+            self._limit("concurrency", concurrency.by) if concurrency is not None else "",
+            concurrency,
+        )
+
+    def _limit(self, option: str, by: Callable[..., Any] | None) -> str:
+        name = self._definition.name
+        return name if by is None else f"{name}:{self._of(option, by, f'{option} {name}')}"
+
+    def _of(self, option: str, function: Callable[..., Any], label: str) -> str:
+        """What a user's function of the arguments says, as text."""
+        try:
+            text = str(function(**self._named))
+        except Exception as error:  # the user's own code
+            reason = f"its function for {option} failed: {type(error).__name__}: {error}"
+            raise _about(self._definition, reason) from error
+        return self._marked(label, text)
+
+    def _marked(self, label: str, text: str) -> str:
+        return text if self._vault is None else self._vault.mark(label, text)
 
 
 def _queue_limits(limits: QueueLimits) -> tuple[Limit, ...]:
     # a name that no job can have
     return _both("/queue", limits.rate, "/queue", limits.concurrency)
-
-
-def _limits(definition: Definition, named: dict[str, Any]) -> tuple[Limit, ...]:
-    rate, concurrency = definition.options.rate, definition.options.concurrency
-    return _both(
-        _limit_name(definition, "rate", rate.by, named) if rate is not None else "",
-        rate,
-        _limit_name(definition, "concurrency", concurrency.by, named) if concurrency is not None else "",
-        concurrency,
-    )
 
 
 def _both(rated: str, rate: Rate | None, bounded: str, concurrency: Concurrency | None) -> tuple[Limit, ...]:
@@ -181,22 +244,6 @@ def _both(rated: str, rate: Rate | None, bounded: str, concurrency: Concurrency 
     if concurrency is not None:
         found += (Limit(bounded, "concurrency", concurrency.limit),)
     return found
-
-
-def _limit_name(
-    definition: Definition, option: str, by: Callable[..., Any] | None, named: dict[str, Any]
-) -> str:
-    return definition.name if by is None else f"{definition.name}:{_text(definition, option, by, named)}"
-
-
-def _text(definition: Definition, option: str, function: Callable[..., Any], named: dict[str, Any]) -> str:
-    """What a user's function of the arguments says, as text."""
-    try:
-        return str(function(**named))
-    except Exception as error:  # the user's own code
-        raise _about(
-            definition, f"its function for {option} failed: {type(error).__name__}: {error}"
-        ) from error
 
 
 def _about(definition: Definition, reason: str, kind: type[PayloadError] = PayloadError) -> PayloadError:

@@ -5,6 +5,8 @@ See https://cryptography.io/en/latest/fernet/
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -35,6 +37,8 @@ class Sealer:
     def __init__(self, keys: Sequence[str | bytes]) -> None:
         self._count = len(keys)
         self._fernet = _fernet(keys)
+        # The last key, since it is the one that programs with the old keys and with the new ones have in common.
+        self._mark = hashlib.blake2b(base64.urlsafe_b64decode(keys[-1]), person=b"gravito marks").digest()
 
     def __repr__(self) -> str:
         return f"<Sealer with {self._count} keys>"
@@ -42,6 +46,14 @@ class Sealer:
     def seal(self, label: str, data: bytes) -> bytes:
         """Encrypt. The label (what it is, of which job) is sealed with it, so that parts cannot change places."""
         return self._fernet.encrypt(msgspec.msgpack.encode((label, data)))
+
+    def mark(self, label: str, text: str) -> str:
+        """A text that stands for this one: the same for whoever has the same last key, and without it no way back.
+
+        It tells which texts are equal, and under another label (what it is for) not even that.
+        """
+        data = msgspec.msgpack.encode((label, text))
+        return hashlib.blake2b(data, key=self._mark, digest_size=16).hexdigest()
 
     def open(self, label: str, data: bytes) -> bytes:
         """Decrypt.
@@ -93,6 +105,14 @@ class Vault:
             PayloadError: there are no keys here, none fits, or it was altered.
         """
         return self._keys(label).open(label, data)
+
+    def mark(self, label: str, text: str) -> str:
+        """A keyed hash; see `Sealer.mark`.
+
+        Raises:
+            PayloadError: there are no keys here.
+        """
+        return self._keys(label).mark(label, text)
 
     def arguments(self, body: Body, job_id: str) -> bytes:
         """A body's encoded arguments, decrypted if need be.

@@ -41,7 +41,7 @@ class HorizonSettings(msgspec.Struct, frozen=True, kw_only=True):
         keep: how many ended and dead jobs of a queue are kept, and for how long.
         allow_eviction: use a server that may evict jobs when its memory is full.
         limits: by queue. They travel with each job, so a change is for jobs that are pushed from then on.
-        max_bytes: of a job's encoded arguments, and of its result.
+        max_bytes: of a job's encoded arguments, of its result, and of its tags, metadata and context together.
         patience: seconds for which a push is repeated while the server is away.
 
     Raises:
