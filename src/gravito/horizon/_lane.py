@@ -57,6 +57,7 @@ class Lane:
         self._worker = worker
         self._stirred = asyncio.Event()  # something changed that a step may be needed for
         self._listener: asyncio.Task[None] | None = None  # blocks on the wake token, and claims behind it
+        self._mourning: set[asyncio.Task[None]] = set()  # jobs that were given up, while their code is told
         self._alarm: asyncio.TimerHandle | None = None  # rings when the next delayed job is due
         self._told = 0  # server's ms of the answer that the alarm was set by
         self._failures = 0  # steps in a row that did not get through
@@ -96,7 +97,7 @@ class Lane:
         finally:
             if self._alarm is not None:
                 self._alarm.cancel()
-            await self._end(keeper, orders, self._listener)
+            await self._end(keeper, orders, self._listener, *self._mourning)
             await self.runner.aclose()
             with suppress(errors.GravitoError):  # what stays is dropped by its age
                 await self.broker.leave(self._worker.id)
@@ -259,6 +260,8 @@ class Lane:
                             self._worker.cancel([job_id])
             except errors.GravitoError as error:
                 _log.debug("queue %s: its control channel: %s", self.broker.queue, error)
+            except Exception:
+                _log.exception("queue %s: its control channel", self.broker.queue)
             await asyncio.sleep(_KEEP)
 
     # -- housekeeping ----------------------------------------------------------------------------------------
@@ -290,18 +293,24 @@ class Lane:
         self._worker.lost([job for job in mine if job.id in gone])
         self._worker.cancel(kept.cancel)
         for job_id in kept.buried:
-            await asyncio.create_task(self._mourn(job_id))  # a task, for it sets context variables
+            # a task, for it sets context variables, and what the job's code does now may take long
+            task = asyncio.create_task(self._mourn(job_id))
+            self._mourning.add(task)
+            task.add_done_callback(self._mourning.discard)
         self._set_alarm(kept.now_ms, kept.next_due_ms)
 
     async def _mourn(self, job_id: str) -> None:
         """Do for a job that died with its workers what its own code would have had done: hooks, and what its chain
         does next. At most once: nobody hears of it again if this worker dies, too."""
-        look = await self.broker.look(job_id)
-        if look.state != "dead" or look.body is None:  # somebody has brought it back already
-            return
-        dead = Claimed(job_id, 0, look.attempts + 1, look.crashes, look.body)
-        for queue, envelope in await self.runner.mourn(dead):
-            await self._worker.horizon.broker(queue).push(envelope)
+        try:
+            look = await self.broker.look(job_id)
+            if look.state != "dead" or look.body is None:  # somebody has brought it back already
+                return
+            dead = Claimed(job_id, 0, look.attempts + 1, look.crashes, look.body)
+            for queue, envelope in await self.runner.mourn(dead):
+                await self._worker.horizon.broker(queue).push(envelope)
+        except Exception:
+            _log.exception("queue %s: job %s is dead, and nobody could be told", self.broker.queue, job_id)
 
     def held(self) -> list[Claimed]:
         """Jobs whose lease is this worker's: running, and waiting for a place."""

@@ -288,6 +288,13 @@ class Runner:
 
     # -- how it ended ----------------------------------------------------------------------------------------
 
+    def broken_off(self, job: JobContext, error: BaseException) -> Done:
+        """What is handed in where the end itself went wrong: dead, since it would go wrong each time."""
+        ended = self._clock()
+        failure = failure_of(job, error)
+        end = End("dead", job.attempt, int(job.started), int(ended), self._worker, failure)
+        return self._done(job, "dead", end, ended)
+
     def completion(self, job: JobContext, packed: msgspec.Raw, ended: float) -> Done:
         """What is handed in for a run that went well; see `Well`."""
         kept = job.definition is not None and job.definition.options.results
@@ -395,5 +402,5 @@ class Runner:
                 )
                 if inspect.isawaitable(answer):
                     await answer
-        except (Exception, asyncio.CancelledError):
+        except BaseException:  # also one that exits or releases: the job is dead already
             log.exception("failed() of job %s %s failed", job.name, job.id)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar
 
-from gravito.errors import HorizonError
+from gravito.errors import HorizonError, PayloadError
 from gravito.horizon._current import running
 from gravito.horizon._packing import Place
 from gravito.horizon._payload import Attempt, Body, Travel
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["JobContext", "Progress", "Signal", "Stop", "current_job"]
 
 R = TypeVar("R")
+
+_LONGEST: Final = 100 * 365 * 86_400  # seconds that a job may be put off
 
 Stop = Literal["timeout", "cancel", "shutdown", "lost"]
 """Why the worker ends a run: its time is up, somebody asked for it, the worker leaves, or its lease is gone."""
@@ -126,26 +129,42 @@ class JobContext:
         self.pushes.append(travel)
         return handle
 
-    def release(self, delay: float = 0.0) -> NoReturn:
+    def release(self, delay: float | timedelta = 0.0) -> NoReturn:
         """End this run and put the job back, without counting an attempt.
 
         Args:
-            delay: seconds until it may run again.
-        """
-        raise Signal("release", delay)
+            delay: seconds until it may run again, or a timedelta; at most 100 years.
 
-    def retry(self, delay: float | None = None, reason: str = "") -> NoReturn:
+        Raises:
+            PayloadError: the delay is none; to the job it is a failure as any other.
+        """
+        raise Signal("release", _seconds("release", delay))
+
+    def retry(self, delay: float | timedelta | None = None, reason: str = "") -> NoReturn:
         """End this run and ask for another attempt; when there is none left, the job is dead.
 
         Args:
-            delay: seconds until then; None for the job's backoff.
+            delay: seconds until then, or a timedelta; at most 100 years. None for the job's backoff.
             reason: kept as its failure.
+
+        Raises:
+            PayloadError: the delay is none; to the job it is a failure as any other.
         """
-        raise Signal("retry", -1.0 if delay is None else delay, reason)
+        raise Signal("retry", -1.0 if delay is None else _seconds("retry", delay), reason)
 
     def fail(self, reason: str) -> NoReturn:
         """End the job for good: it goes to the dead letters with this reason."""
         raise Signal("fail", 0.0, reason)
+
+
+def _seconds(word: str, delay: object) -> float:
+    seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
+    # not a number is between nothing
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= _LONGEST:
+        raise PayloadError(
+            f"{word}: the delay is {delay!r}; allowed: seconds from 0 to 100 years, or a timedelta"
+        )
+    return seconds
 
 
 UNREAD = Body(0, "", None, 0, 0, 0)  # type: ignore[arg-type]  # stands for a body that could not be read

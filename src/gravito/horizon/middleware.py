@@ -90,11 +90,18 @@ def _bound(around: Callable[..., Awaitable[Any]], job: JobContext, proceed: Proc
 
 
 async def tell_after(hooks: Sequence[Callable[..., Any]], *args: Any) -> None:
-    """The same behind a run: what came of it is decided, so a cancellation that comes now changes nothing."""
-    try:
-        await tell(hooks, *args)
-    except asyncio.CancelledError:
-        log.warning("middleware hooks were cut short: the job was stopped when it had just ended")
+    """The same behind a run: what came of it is decided. Neither a cancellation that comes now changes that, nor a hook
+    that exits or releases the job."""
+    for hook in hooks:
+        try:
+            answer = hook(*args)
+            if inspect.isawaitable(answer):
+                await answer
+        except asyncio.CancelledError:
+            log.warning("middleware hooks were cut short: the job was stopped when it had just ended")
+            return
+        except BaseException:
+            _log_failure(hook)
 
 
 async def tell(hooks: Sequence[Callable[..., Any]], *args: Any) -> None:
@@ -105,7 +112,11 @@ async def tell(hooks: Sequence[Callable[..., Any]], *args: Any) -> None:
             if inspect.isawaitable(answer):
                 await answer
         except Exception:
-            log.exception("the middleware hook %s failed", getattr(hook, "__qualname__", hook))
+            _log_failure(hook)
+
+
+def _log_failure(hook: Callable[..., Any]) -> None:
+    log.error("the middleware hook %s failed", getattr(hook, "__qualname__", hook), exc_info=True)
 
 
 def _written(middleware: Sequence[Middleware], name: str) -> tuple[Callable[..., Any], ...]:

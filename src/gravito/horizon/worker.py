@@ -290,9 +290,12 @@ class Worker:
         job, lane = run.job, run.lane
         try:
             done: Done | Well = await lane.runner.run(job, self._places.run)
-        except BaseException:  # cancelled a second time, inside of a hook
-            _log.exception("job %s %s: its end was cut short; it goes back to its queue", job.name, job.id)
-            done = Done(job.id, job.fence, "release")
+        except BaseException as error:
+            _log.exception("job %s %s: its end was cut short", job.name, job.id)
+            if job.stopped in ("shutdown", "lost", "cancel"):
+                done = Done(job.id, job.fence, "release")
+            else:  # it would end so again, and again
+                done = lane.runner.broken_off(job, error)
         del self._running[job]
         self._ended += 1
         if job.stopped != "lost":
