@@ -16,6 +16,7 @@ from tests.horizon.console.browsing import SAME, TOKEN, Browser
 from gravito.errors import ConfigurationError
 from gravito.horizon import Horizon
 from gravito.horizon.console import Basic, Token, _auth
+from gravito.horizon.console._security import _FORWARDED
 from gravito.horizon.console._visit import Notice
 
 Make = Callable[..., Browser]
@@ -185,6 +186,11 @@ async def test_two_host_headers_are_refused(browse: Make) -> None:
         (("*.example.com",), "example.com", 400),
         (("*.example.com",), "evilexample.com", 400),
         (("*",), "anything.example", 200),
+        (("::1",), "[::1]:8484", 200),
+        (("[::1]",), "[::1]", 200),
+        (("0:0:0:0:0:0:0:1",), "[::1]", 200),
+        (("FE80::1",), "[fe80::1]", 200),
+        (("JOBS.example.com",), "jobs.example.com", 200),
     ],
 )
 async def test_hosts_are_those_that_were_named(
@@ -205,6 +211,7 @@ async def test_hosts_are_those_that_were_named(
         ("testclient", {}, 403),
         ("127.0.0.1", {"x-forwarded-for": "127.0.0.1"}, 403),
         ("127.0.0.1", {"forwarded": "for=10.0.0.5"}, 403),
+        *[("127.0.0.1", {name: "x"}, 403) for name in sorted(_FORWARDED)],
     ],
 )
 async def test_without_authentication_only_this_machine_is_answered(
@@ -215,6 +222,11 @@ async def test_without_authentication_only_this_machine_is_answered(
         assert answer.status_code == status
         if status != 200:
             assert "auth" in answer.text
+
+
+def test_the_headers_of_common_proxies_are_known() -> None:
+    assert {"x-forwarded-host", "x-forwarded-proto", "via"} < _FORWARDED
+    assert {"cf-connecting-ip", "true-client-ip", "x-client-ip"} < _FORWARDED
 
 
 async def test_a_login_lasts_for_its_browser_alone(browse: Make) -> None:
@@ -442,11 +454,32 @@ def test_secrets_are_in_no_repr() -> None:
         lambda horizon: horizon.console(auth="token"),
         lambda horizon: horizon.console(allowed_hosts="localhost"),
         lambda horizon: horizon.console(allowed_hosts=[""]),
+        lambda horizon: horizon.console(allowed_hosts=[]),
+        lambda horizon: horizon.console(allowed_hosts=[None]),
     ],
 )
 def test_settings_that_would_not_protect_are_refused(horizon: Horizon, make: Any) -> None:
     with pytest.raises(ConfigurationError):
         make(horizon)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "jobs.example.org:8443",
+        "https://jobs.example.org",
+        "jobs.example.org/horizon",
+        "[::1]:8484",
+        "*example.org",
+        "a b",
+        "b\N{LATIN SMALL LETTER U WITH DIAERESIS}cher.example",
+    ],
+)
+def test_a_host_that_no_request_could_name_is_refused(horizon: Horizon, host: str) -> None:
+    with pytest.raises(ConfigurationError, match="without scheme, port and path") as caught:
+        horizon.console(allowed_hosts=["localhost", host])
+    assert host in str(caught.value)
+    assert caught.value.field == "allowed_hosts"
 
 
 # -- answers -------------------------------------------------------------------------------------------------

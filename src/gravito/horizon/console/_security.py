@@ -17,21 +17,44 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gravito.errors import ConfigurationError
 from gravito.horizon.console._auth import Authentication, cookie_name, same, session_of
 from gravito.horizon.console._visit import THEMES, Form, Notice, Visit, enter, new_session, route_path
 
-__all__ = ["LOOPBACK", "PROGRAM", "Guard", "is_loopback"]
+__all__ = ["LOOPBACK", "PROGRAM", "Guard", "is_loopback", "read_hosts"]
 
 LOOPBACK: Final = ("localhost", "127.0.0.1", "[::1]")
 
 PROGRAM: Final = "x-gravito"  # "1": a program asks, which sends no cookies
 
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::(\d{1,5}))?")
+_NAME: Final = re.compile(r"\*|(\*\.)?[A-Za-z0-9_.-]+")  # of allowed_hosts
 _MOST: Final = 1024 * 1024  # bytes of a body
 _FIELDS: Final = 10_000  # in a form: bulk actions name their jobs
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _PORTS: Final = {"http": 80, "https": 443}
-_FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-real-ip")
+# What proxies and their services add, by the common ones' own names.
+_FORWARDED: Final = frozenset(
+    {
+        "forwarded",
+        "via",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-port",
+        "x-forwarded-proto",
+        "x-forwarded-server",
+        "x-real-ip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "x-original-host",
+        "x-original-forwarded-for",
+        "true-client-ip",
+        "cf-connecting-ip",
+        "cf-ray",
+        "fastly-client-ip",
+        "fly-client-ip",
+    }
+)
 
 _HEADERS: Final = {
     "x-content-type-options": "nosniff",
@@ -54,7 +77,7 @@ class Guard:
         outside: what anybody reaches.
         public: the paths of `outside`.
         auth: who is admitted; None: anybody from this machine.
-        hosts: host names, without port, that the console answers to; `*.example.com` takes all below, `*` all.
+        hosts: that the console answers to, as `read_hosts` gives them.
         refuse: makes the answer of a refusal.
         door: makes a page of the answer for somebody who is not admitted, where a browser asks.
     """
@@ -74,7 +97,7 @@ class Guard:
         self._outside = outside
         self._public = public
         self._auth = auth
-        self._hosts = tuple(host.lower() for host in hosts)
+        self._hosts = tuple(hosts)
         self._refuse = refuse
         self._door = door
 
@@ -191,6 +214,36 @@ def add_cookie(
     parts += ["Secure"] if request.url.scheme == "https" else []
     parts += [] if life is None else [f"Max-Age={life}"]
     headers.append("set-cookie", "; ".join(parts))
+
+
+def read_hosts(given: Sequence[str]) -> tuple[str, ...]:
+    """Host names as they are compared: in lower case, an IPv6 address in brackets.
+
+    Args:
+        given: names or addresses without scheme, port and path; `*.example.com` takes all below, `*` all.
+
+    Raises:
+        ConfigurationError: there are none, or one is none.
+    """
+    if isinstance(given, str) or not given:
+        raise ConfigurationError(
+            f"allowed_hosts is {given!r}; allowed: a list of host names, with one at least",
+            field="allowed_hosts",
+        )
+    return tuple(map(_read_host, given))
+
+
+def _read_host(given: str) -> str:
+    if isinstance(given, str):
+        try:
+            return f"[{ipaddress.IPv6Address(given.removeprefix('[').removesuffix(']'))}]"
+        except ValueError:
+            if _NAME.fullmatch(given):
+                return given.lower()
+    raise ConfigurationError(
+        f"allowed_hosts has {given!r}; allowed: a host name alone, without scheme, port and path",
+        field="allowed_hosts",
+    )
 
 
 def is_loopback(address: str) -> bool:

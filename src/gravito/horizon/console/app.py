@@ -23,7 +23,7 @@ from gravito.horizon.console._actions import actions_route
 from gravito.horizon.console._auth import Answer, Authentication, Basic, Function, Token
 from gravito.horizon.console._live_pages import live_route
 from gravito.horizon.console._pages import PAGES
-from gravito.horizon.console._security import LOOPBACK, Guard
+from gravito.horizon.console._security import LOOPBACK, Guard, read_hosts
 from gravito.horizon.console._site import Ask, NotFoundError, Site
 from gravito.horizon.console._visit import visit_of
 
@@ -141,12 +141,9 @@ def console(
         title: above all pages.
 
     Raises:
-        ConfigurationError: `auth` is none of these, or `allowed_hosts` is a lone text.
+        ConfigurationError: `auth` is none of these, or `allowed_hosts` is empty, a lone text, or has what is no
+            plain host name: one with scheme, port or path.
     """
-    if isinstance(allowed_hosts, str) or not all(isinstance(host, str) and host for host in allowed_hosts):
-        raise ConfigurationError(
-            f"allowed_hosts is {allowed_hosts!r}; allowed: a list of host names", field="allowed_hosts"
-        )
     known: Authentication | None
     if auth is None or isinstance(auth, Token | Basic):
         known = auth
@@ -157,7 +154,8 @@ def console(
             f"auth is a {type(auth).__name__}; allowed: Token(...), Basic(...), a function, or None",
             field="auth",
         )
-    return Console(Site(horizon, title, login=known is not None and known.login), known, allowed_hosts)
+    site = Site(horizon, title, login=known is not None and known.login)
+    return Console(site, known, read_hosts(allowed_hosts))
 
 
 def _inside(site: Site) -> ASGIApp:
