@@ -146,6 +146,11 @@ class TestKeeping:
         await cache.tags("path:/a").flush()
         assert await site.texts(("/a",), ("/b",)) == ["run 3", "run 2"]
 
+    async def test_one_text_is_not_several_tags(self) -> None:
+        site = Site(tags=lambda request: "site")
+        with pytest.raises(errors.InvalidKeyError, match="tags is the text 'site'; give a list of tags"):
+            await site.get("/a")
+
     async def test_keys_of_ones_own(self, cache: Cache) -> None:
         site = Site(key=lambda request: None if request.url.path == "/no" else "page")
         assert await site.texts(("/a",), ("/b",), ("/no",), ("/no",)) == ["run 1", "run 1", "run 2", "run 3"]
@@ -404,8 +409,27 @@ class TestFastAPI:
             cached_route(ttl=0)
         with pytest.raises(errors.ConfigurationError, match="vary is the text 'accept'"):
             cached_route(vary="accept")
+        with pytest.raises(
+            errors.ConfigurationError, match=r"paths is the text '/news/\*'; give a list of paths"
+        ):
+            cached_route(paths="/news/*")
         with pytest.raises(TypeError, match="nothing"):
             cached_route(nothing=1)
+
+    @pytest.mark.parametrize("field", ["paths", "vary", "ignore", "key", "tags", "max_body", "cache"])
+    @pytest.mark.parametrize("wrong", ["text", b"text", 0, 1.5, True, [1]])
+    def test_each_setting_is_checked(self, field: str, wrong: Any) -> None:
+        with pytest.raises(errors.ConfigurationError, match=rf"^{field} is ") as raised:
+            cached_route(**{field: wrong})
+        assert raised.value.field == field
+
+    def test_functions_of_the_request_are_plain(self) -> None:
+        async def of(request: Request) -> str:
+            return "k"
+
+        for field in ("key", "tags"):
+            with pytest.raises(errors.ConfigurationError, match=f"{field} is .*; allowed: a plain function"):
+                cached_route(**{field: of})
 
     async def test_a_whole_application(self) -> None:
         app = FastAPI()

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from functools import partial
+from inspect import iscoroutinefunction
 from typing import Any
 
 try:
@@ -32,6 +33,7 @@ from gravito.stasis._computed import Computed
 from gravito.stasis._default import default_cache
 from gravito.stasis._http import Headers, Kept, Rules, directives, header, matches
 from gravito.stasis._policy import Options, policy_of
+from gravito.stasis._several import several
 from gravito.stasis.cache import Cache
 
 __all__ = ["ResponseCache", "cached_route"]
@@ -85,11 +87,14 @@ class ResponseCache:
             options["stale"] = stale
         self._policy = policy_of(ttl, options, flexible=bool(stale))
         self._rules = Rules(_names("vary", vary), _names("ignore", ignore), bool(stale))
-        self._paths = None if paths is None else tuple(paths)
-        self._key = key
-        self._tags = tags
+        self._paths = None if paths is None else _texts("paths", paths)
+        self._key, self._tags = _function("key", key), _function("tags", tags)
         self._reload = reload
+        if type(max_body) is not int or max_body < 1:
+            raise _wrong("max_body", max_body, "a number of bytes, at least 1")
         self._max_body = max_body
+        if not isinstance(cache, Cache | None):
+            raise _wrong("cache", cache, "a Cache, or None for default_cache()")
         self._cache = cache
         self._passing = Passing()
 
@@ -118,7 +123,7 @@ class ResponseCache:
 
     async def _found(self, scope: Scope, key: str, run: Run) -> Any:
         view: Computed = self._cache if self._cache is not None else default_cache()
-        if self._tags is not None and (tags := tuple(self._tags(Request(scope)))):
+        if self._tags is not None and (tags := tuple(several("tags", self._tags(Request(scope))))):
             view = default_cache().tags(*tags) if self._cache is None else self._cache.tags(*tags)
         if self._reload and "no-cache" in directives(scope["headers"]):
             return await compute_anew(view, key, self._policy, run.response)
@@ -185,7 +190,25 @@ async def _send(send: Send, status: int, headers: Headers, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
+def _texts(field: str, given: Any) -> tuple[str, ...]:
+    found = tuple(several(field, given, partial(errors.ConfigurationError, field=field)))
+    for each in found:
+        if not isinstance(each, str):
+            raise _wrong(field, each, "texts")
+    return found
+
+
 def _names(field: str, names: Any) -> tuple[bytes, ...]:
-    if isinstance(names, str):
-        raise errors.ConfigurationError(f"{field} is the text {names!r}; give a list of headers", field=field)
-    return tuple(name.lower().encode("latin-1") for name in names)
+    return tuple(name.lower().encode("latin-1") for name in _texts(field, names))
+
+
+def _function(field: str, given: Any) -> Any:
+    if given is not None and (not callable(given) or iscoroutinefunction(given)):
+        raise _wrong(field, given, "a plain function that takes the request, or None")
+    return given
+
+
+def _wrong(field: str, value: Any, allowed: str) -> errors.ConfigurationError:
+    return errors.ConfigurationError(
+        f"{field} is {value!r}; allowed: {allowed}", field=field, value=value, allowed=allowed
+    )
