@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -166,7 +167,15 @@ class TestKeys:
         async def load(a: int, b: str = "x", *, c: bool = True) -> None: ...
 
         name = f"{__name__}.TestKeys.test_without_one_all_arguments_count.<locals>.load"
-        assert load.key(1) == load.key(1, "x", c=True) == f"{name}:1:x:%true"
+        assert load.key(1) == load.key(1, "x", c=True) == f"{name}:1:'x':%true"
+
+    async def test_without_one_values_of_different_types_are_different_calls(self) -> None:
+        @cached(60, cache=Cache("memory"))
+        async def kind(value: object) -> str:
+            return type(value).__name__
+
+        values: list[Any] = [1, "1", 1.0, 78, b"x", "%x78", [1, 2], {1, 2}, None, "None", Decimal(1)]
+        assert [await kind(value) for value in values] == [type(value).__name__ for value in values]
 
     def test_wrong_arguments(self) -> None:
         with pytest.raises(TypeError, match="missing a required argument: 'user_id'"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -101,12 +101,13 @@ def test_namespaces() -> None:
         ("x:{a}", {"a": date(2026, 1, 2)}, "x:2026-01-02"),
         ("x:{a}", {"a": datetime(2026, 1, 2, 3, tzinfo=UTC)}, "x:2026-01-02T03%3A00%3A00+00%3A00"),
         ("x:{a}", {"a": timedelta(seconds=1)}, "x:0%3A00%3A01"),
-        ("x:{a}", {"a": b"\xff:"}, "x:ff3a"),
+        ("x:{a}", {"a": b"\xff:"}, "x:%xff3a"),
         ("x:{a}", {"a": Colour.RED}, "x:RED"),
         ("x:{a}", {"a": Status.ACTIVE}, "x:active"),
         ("x:{a}", {"a": Right.READ | Right.WRITE}, "x:READ|WRITE"),
         ("x:{a}", {"a": [1, "b,[", (None,)]}, "x:[1,b%2C%5B,[%none,],]"),
-        ("x:{a}", {"a": {3, 1, 2}}, "x:[1,2,3,]"),
+        ("x:{a}", {"a": {3, 1, 2}}, "x:%set[1,2,3,]"),
+        ("x:{a}", {"a": (frozenset(), set())}, "x:[%set[],%set[],]"),
         ("x:{a}", {"a": []}, "x:[]"),
     ],
 )
@@ -179,6 +180,53 @@ def test_values_do_not_reach_into_the_next_field() -> None:
     ):  # fmt: skip
         keys = {Template(text).render({"a": a, "b": b}) for a, b in (one, other)}
         assert len(keys) == 2, text
+
+
+@pytest.mark.parametrize("typed", [False, True])
+def test_bytes_and_sets_are_neither_text_nor_lists(typed: bool) -> None:
+    template = Template("x:{a}", typed=typed)
+    values: list[Any] = [78, b"x", "%x78", "x", [1, 2], {1, 2}, "%set[1,2,]", [b"x"], {b"x"}, [[]], [set()]]
+    assert len({template.render({"a": value}) for value in values}) == len(values)
+
+
+def test_text_and_numbers_are_alike_unless_types_count() -> None:
+    assert Template("user:{id}").render({"id": "1"}) == Template("user:{id}").render({"id": 1}) == "user:1"
+    typed = Template("user:{id}", typed=True)
+    assert typed.render({"id": 1}) == "user:1"
+    assert typed.render({"id": "1:"}) == "user:'1%3A'"
+    assert typed.render({"id": UUID(int=1)}) == "user:%UUID.00000000-0000-0000-0000-000000000001"
+    assert typed.render({"id": Colour.RED}) == "user:%Colour.RED"
+    assert typed.render({"id": [Status.ACTIVE, None]}) == "user:[%Status.active,%none,]"
+    assert typed.render({"id": (1,)}) == typed.render({"id": [1]})
+
+
+_simple = (
+    (_items | st.binary(max_size=2) | st.booleans() | st.integers(-2, 80) | st.floats(-2, 2, allow_nan=False))
+    | st.sampled_from(
+        [Decimal("1.5"), Decimal(1), UUID(int=1), str(UUID(int=1)), Colour.RED, "RED", Status.ACTIVE]
+    )
+    | st.sampled_from([date(2026, 1, 2), "2026-01-02", time(10), timedelta(hours=10), "10:00:00"])
+)
+_typed = st.recursive(
+    _simple,
+    lambda inner: st.lists(inner, max_size=2) | st.lists(_simple, max_size=2).map(frozenset),
+    max_leaves=3,
+)
+
+
+def _known(value: Any) -> Any:
+    """What tells a value from others with its type: 1 == 1.0 == True, and 0.0 == -0.0."""
+    if isinstance(value, list | frozenset):
+        items = [_known(item) for item in value]
+        return type(value).__name__, items if isinstance(value, list) else frozenset(map(repr, items))
+    return type(value).__name__, repr(value)
+
+
+@given(one=_typed, other=_typed)
+def test_where_types_count_no_two_values_make_one_key(one: Any, other: Any) -> None:
+    template = Template("x:{a}", typed=True)
+    keys = {template.render({"a": value}) for value in (one, other)}
+    assert (len(keys) == 1) is (_known(one) == _known(other))
 
 
 def test_fields_and_names() -> None:

@@ -52,7 +52,7 @@ class Plan:
     ) -> None:
         self.function = function
         self.ttl, key, tags = names
-        self.key = Template(key if key is not None else _usual(function))
+        self.key = Template(key) if key is not None else Template(_usual(function), typed=True)
         self._key_of = self.key.binder(function)
         self._tags_of = [Template(tag).binder(function) for tag in tags]
         self._cache = _source(cache)

@@ -2,9 +2,9 @@
 
 Text that a field of a template puts into a key is escaped like in a URL: `%`, `:`, braces, control characters,
 and whatever character ends the field in the template become `%3A` and the like. So each field can be told from
-the next, two different sets of arguments never make the same key, and a value chosen by a user neither reaches
-into another part of the key nor chooses its slot in a cluster. What a person writes in `cache.forget("user:1")`
-is not escaped; for ordinary ids it is the same.
+the next, and a value chosen by a user neither reaches into another part of the key nor chooses its slot in a cluster.
+What has no text of its own begins with `%` and something that no escaped character is: `%none`, `%x` for bytes, `%set`.
+What a person writes in `cache.forget("user:1")` is not escaped; for ordinary ids it is the same.
 """
 
 from __future__ import annotations
@@ -102,21 +102,25 @@ class Template:
     """A key, tag or name with fields: `user:{user_id}` or `team:{user.team_id}`.
 
     A field is an argument's name, with attributes behind it if need be. Values are text, numbers, bool, None,
-    bytes (in hex), UUID, Decimal, dates and times, Enum members (by name, or by value where they are text or
-    numbers), and lists, tuples and sets of these. 1 and "1" make the same key, as they do in a URL; None, True
-    and False are `%none`, `%true` and `%false`, which no text makes. Double braces are plain braces.
+    bytes (`%x` and hex), UUID, Decimal, dates and times, Enum members (by name, or by value where they are text or
+    numbers), and lists, tuples (as lists) and sets of these. 1 and "1" make the same key, as they do in a URL, and so
+    does whatever else is written alike, a UUID and its text for instance; None, True and False are `%none`, `%true` and
+    `%false`, which no text makes. Double braces are plain braces.
 
     Args:
         text: the template.
+        typed: values of different types make different keys: text stands in quotes, and what is neither text nor a
+            plain number has its class in front (`%UUID.`). Only a tuple is still as a list.
 
     Raises:
         InvalidKeyError: a template that cannot be used: fields without a name, with an index, conversion or
             format, or two with nothing between them.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, typed: bool = False) -> None:
         check_key(text)
         self.text = text
+        self._typed = typed
         self._literals, self._fields = _parsed(text)
         self.names = frozenset(
             field.name for field in self._fields
@@ -216,14 +220,18 @@ class Template:
             if isinstance(value, set | frozenset):
                 items.sort()
             # a comma behind each, so that no item and an empty one differ
-            return f"[{''.join(f'{item},' for item in items)}]"
+            mark = "%set" if isinstance(value, set | frozenset) else ""
+            return f"{mark}[{''.join(f'{item},' for item in items)}]"
+        if isinstance(value, bytes):
+            return f"%x{value.hex()}"
         text = _plain_text(value)
         if text is None:
             raise errors.InvalidKeyError(
                 f"template {self.text!r}: {{{field.path}}} is a {type(value).__name__}, "
                 f"which has no text of its own: use an attribute, like {{{field.path}.id}}"
             )
-        return self._escaped.sub(_percent, text)
+        text = self._escaped.sub(_percent, text)
+        return _with_type(value, text) if self._typed else text
 
 
 _VARIADIC: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -240,9 +248,15 @@ def _plain_text(value: Any) -> str | None:
         return int.__repr__(value)
     if isinstance(value, datetime | date | time):
         return value.isoformat()
-    if isinstance(value, bytes):
-        return value.hex()
     return str(value) if isinstance(value, float | Decimal | UUID | timedelta) else None
+
+
+def _with_type(value: Any, text: str) -> str:
+    """Text that tells a value from those of other types, too."""
+    kind = type(value)
+    if kind is int or kind is float:
+        return text
+    return f"'{text}'" if kind is str else f"%{kind.__name__}.{text}"
 
 
 def _percent(match: re.Match[str]) -> str:

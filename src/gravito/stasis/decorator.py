@@ -183,8 +183,9 @@ def cached(
     Args:
         ttl: seconds, a timedelta, or None for without end; the cache's own if not given.
         key: a template of the function's arguments, with attributes if need be: "user:{user.id}". Without one: the
-            function's name and all its arguments but `self`. With one, arguments that it does not name do not tell
-            results apart.
+            function's name and all its arguments but `self`, where values of different types are different calls (only
+            a tuple is as a list). With one, arguments that it does not name do not tell results apart, nor do types: 1
+            and "1" make one key.
         tags: templates of tags that each result bears.
         cache: the cache, or a function that returns it; None for `default_cache()`.
         **options: as of `Cache.remember`. `flexible=True` serves what is past its ttl in its stale window at once,
