@@ -45,8 +45,6 @@ def helped(text: str) -> Iterator[str]:
 def usage(path: str, command: Any) -> Iterator[str]:
     """Its arguments and options, as a table."""
     shown = [each for each in command.params if not getattr(each, "hidden", False)]
-    if " " in path:  # groups have the options of completion, too, and they belong to the program
-        shown = [each for each in shown if not each.name.endswith("_completion")]
     rows = [row(each) for each in shown]
     words = [word(each) for each in command.params if each.param_type_name == "argument"]
     words += ["COMMAND"] if hasattr(command, "commands") else []

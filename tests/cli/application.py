@@ -35,6 +35,7 @@ def fail(text: str) -> None:
 
 horizon.schedule("often", note.make("fired")).every_second()
 horizon.schedule("yearly", note).yearly().description("once in a while")
+horizon.schedule("odd[/]name", note).yearly().description("[bold]swept\x1b[31m " + "more and " * 12 + "more")
 """
 PUSH = """
 import asyncio, sys

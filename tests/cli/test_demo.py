@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from typer.testing import CliRunner
 
 from gravito import __version__
@@ -83,13 +82,6 @@ def test_control_c_ends_it(folder: Path) -> None:
     assert program.returncode == 130
     assert output.endswith("Stopped.\n")
     assert errors == ""
-
-
-@pytest.mark.parametrize("name", ["demo", "serve", "doctor", "bench"])
-def test_every_command_has_help_with_an_example(name: str) -> None:
-    result = CliRunner().invoke(app, [name, "--help"])
-    assert result.exit_code == 0
-    assert f"Example: gravito {name}" in result.output
 
 
 def test_the_list_of_commands_imports_none_of_them() -> None:

@@ -71,29 +71,33 @@ def test_an_unknown_job_is_said_to_be_unknown(application: Application) -> None:
 
 def test_dead_jobs_are_queued_again_or_discarded(application: Application) -> None:
     first, second, *_ = (row["id"] for row in read(application, "failed", "--list"))
-    assert "queued again: 1" in application.run("horizon", "retry", "app:horizon", first)
+    assert read(application, "retry", first) == {"done": 1, "asked": 0, "left": 0}
     assert "discarded: 1" in application.run("horizon", "forget", "app:horizon", second)
+    assert read(application, "retry", first, status=1) == {"done": 0, "asked": 0, "left": 1}
     assert "left as they are: 1" in application.run("horizon", "forget", "app:horizon", second, status=1)
     refused = application.run("horizon", "retry", "app:horizon", "--all", status=1)
     assert "Retry 2 dead jobs? Nobody can be asked here; say --yes." in refused
+    assert "say --yes, too" in application.run("horizon", "retry", "app:horizon", "--all", "--json", status=2)
     assert "say either ids, or --all" in application.run("horizon", "retry", "app:horizon", status=2)
     done = application.run("horizon", "retry", "app:horizon", "--all", "--error", "LookupError", "--yes")
     assert "queued again: 2" in done
     assert read(application, "failed") == []
-    assert "cancelled: 1" in application.run("horizon", "cancel", "app:horizon", first)
-    assert "forgotten: 5" in application.run("horizon", "purge", "app:horizon", "default", "--yes")
+    assert read(application, "cancel", first) == {"done": 1, "asked": 0, "left": 0}
+    gone = {"done": 5, "queue": "default", "part": "ready"}
+    assert read(application, "purge", "default", "--yes") == gone
+    assert "forgotten: 0" in application.run("horizon", "purge", "app:horizon", "default", "--yes")
     assert "is no part" in application.run(
         "horizon", "purge", "app:horizon", "default", "--part", "x", status=2
     )
 
 
 def test_a_paused_queue_is_left_alone(application: Application) -> None:
-    application.run("horizon", "pause", "app:horizon", "default")
+    assert read(application, "pause", "default") == {"done": True, "queue": "default", "paused": True}
     application.push("note", "paused")
     application.run("horizon", "work", "app:horizon", "--burst")
     assert "paused" not in application.texts()
     assert "paused" in application.run("horizon", "queues", "app:horizon")
-    application.run("horizon", "resume", "app:horizon", "default")
+    assert read(application, "resume", "default") == {"done": True, "queue": "default", "paused": False}
     application.run("horizon", "work", "app:horizon", "--burst")
     assert "paused" in application.texts()
 
@@ -104,7 +108,13 @@ def test_workers_are_listed_and_told_to_end(application: Application) -> None:
     (record,) = read(application, "workers")
     assert (record["pid"], record["queues"], record["state"]) == (worker.pid, ["default"], "working")
     assert record["id"] in application.run("horizon", "top", "app:horizon", "--once")
-    application.run("horizon", "workers", "app:horizon", "--drain", record["id"])
+    look = read(application, "top")
+    assert (look["queues"][0]["name"], look["workers"][0]["id"]) == ("default", record["id"])
+    assert set(look["last_hour"]) == {"ok", "dead", "retried"}
+    both = ("--drain", record["id"], "--restart", record["id"])
+    assert "not both" in application.run("horizon", "workers", "app:horizon", *both, status=2)
+    said = read(application, "workers", "--drain", record["id"])
+    assert said == {"done": True, "worker": record["id"], "order": "drain"}
     assert worker.wait(30) == 0
     assert "nobody" in application.run("horizon", "workers", "app:horizon", "--drain", "nobody", status=1)
 

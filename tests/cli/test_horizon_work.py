@@ -101,19 +101,30 @@ def test_workers_fire_schedules_once_between_them(application: Application) -> N
     assert [(row["name"], row["when"]) for row in listed] == [
         ("often", "* * * * * *"),
         ("yearly", "0 0 1 1 *"),
+        ("odd[/]name", "0 0 1 1 *"),
     ]
     assert listed[0]["last"] is not None
     assert listed[1]["last"] is None
 
 
 def test_a_schedule_is_listed_paused_and_run_by_hand(application: Application) -> None:
-    assert "once in a while" in application.run("schedule", "list", "app:horizon")
+    listed = application.run("schedule", "list", "app:horizon")
+    assert "once in a while" in listed
+    (odd,) = (line for line in listed.splitlines() if "odd[/]name" in line)
+    assert odd.rstrip().endswith("more and more"), "a pipe's lines are not cut at 80 columns"
+    assert "[bold]swept" in odd
+    assert "\x1b" not in listed
     assert "is queued as job" in application.run("schedule", "run", "app:horizon", "yearly")
     application.run("horizon", "work", "app:horizon", "--burst")
     assert application.texts() == [""]
-    application.run("schedule", "pause", "app:horizon", "yearly")
+    said = json.loads(application.run("schedule", "pause", "app:horizon", "yearly", "--json"))
+    assert said == {"done": True, "schedule": "yearly", "paused": True}
     assert "paused" in application.run("schedule", "list", "app:horizon")
-    application.run("schedule", "resume", "app:horizon", "yearly")
+    said = json.loads(application.run("schedule", "resume", "app:horizon", "yearly", "--json"))
+    assert said == {"done": True, "schedule": "yearly", "paused": False}
+    said = json.loads(application.run("schedule", "run", "app:horizon", "yearly", "--json"))
+    assert (said["done"], said["schedule"], said["queue"]) == (True, "yearly", "default")
+    assert "note" in application.run("horizon", "job", "app:horizon", said["job"])
     assert "paused" not in application.run("schedule", "list", "app:horizon")
     assert "there is no schedule 'never'" in application.run(
         "schedule", "run", "app:horizon", "never", status=2

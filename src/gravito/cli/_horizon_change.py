@@ -8,7 +8,8 @@ from typing import Annotated, get_args
 import typer
 
 from gravito.cli._horizon_read import Error, Name, Part, Queue, Tag
-from gravito.cli._target import Target, run_on
+from gravito.cli._output import say
+from gravito.cli._target import Json, Target, completing, run_on
 from gravito.horizon import Horizon
 from gravito.horizon._acts import Acted, Action
 from gravito.horizon._index import State
@@ -32,13 +33,14 @@ def retry(
     tag: Tag = None,
     error: Error = None,
     yes: Yes = False,
+    as_json: Json = False,
 ) -> None:
     """Queue dead jobs again.
 
     Example: gravito horizon retry app:horizon --all --name send_welcome
     """
     wanted = Filter(name=name, tag=tag, error=error)
-    _act(target, "retry", "dead", ids, every=every, queue=queue, wanted=wanted, yes=yes)
+    _act(target, "retry", "dead", ids, every=every, queue=queue, wanted=wanted, yes=yes, as_json=as_json)
 
 
 def forget(
@@ -50,24 +52,29 @@ def forget(
     tag: Tag = None,
     error: Error = None,
     yes: Yes = False,
+    as_json: Json = False,
 ) -> None:
     """Discard dead jobs.
 
     Example: gravito horizon forget app:horizon 7a463bc0f83e689bdb5002
     """
     wanted = Filter(name=name, tag=tag, error=error)
-    _act(target, "discard", "dead", ids, every=every, queue=queue, wanted=wanted, yes=yes)
+    _act(target, "discard", "dead", ids, every=every, queue=queue, wanted=wanted, yes=yes, as_json=as_json)
 
 
-def cancel(target: Target, ids: Annotated[list[str], typer.Argument(help="Ids of jobs.")]) -> None:
+def cancel(
+    target: Target,
+    ids: Annotated[list[str], typer.Argument(help="Ids of jobs.")],
+    as_json: Json = False,
+) -> None:
     """Cancel jobs: waiting ones end at once, running ones are asked to.
 
     Example: gravito horizon cancel app:horizon 7a463bc0f83e689bdb5002
     """
-    _act(target, "cancel", "ready", ids, every=False, queue=None, wanted=Filter(), yes=True)
+    _act(target, "cancel", "ready", ids, every=False, queue=None, wanted=Filter(), yes=True, as_json=as_json)
 
 
-def pause(target: Target, queue: TheQueue) -> None:
+def pause(target: Target, queue: TheQueue, as_json: Json = False) -> None:
     """Let no worker claim jobs of a queue; running ones go on.
 
     Example: gravito horizon pause app:horizon emails
@@ -75,12 +82,12 @@ def pause(target: Target, queue: TheQueue) -> None:
 
     async def main(horizon: Horizon) -> None:
         await Repository(horizon).pause(queue)
-        typer.echo(f"{queue} is paused.")
+        say(as_json, f"{queue} is paused.", done=True, queue=queue, paused=True)
 
     run_on(target, main)
 
 
-def resume(target: Target, queue: TheQueue) -> None:
+def resume(target: Target, queue: TheQueue, as_json: Json = False) -> None:
     """Let workers claim jobs of a queue again.
 
     Example: gravito horizon resume app:horizon emails
@@ -88,7 +95,7 @@ def resume(target: Target, queue: TheQueue) -> None:
 
     async def main(horizon: Horizon) -> None:
         await Repository(horizon).resume(queue)
-        typer.echo(f"{queue} goes on.")
+        say(as_json, f"{queue} goes on.", done=True, queue=queue, paused=False)
 
     run_on(target, main)
 
@@ -97,9 +104,15 @@ def purge(
     target: Target,
     queue: TheQueue,
     part: Annotated[
-        str, typer.Option("--part", help="What to forget: ready, delayed, parked, done or dead.")
+        str,
+        typer.Option(
+            "--part",
+            help="What to forget: ready, delayed, parked, done or dead.",
+            autocompletion=completing(get_args(Part)),
+        ),
     ] = "ready",
     yes: Yes = False,
+    as_json: Json = False,
 ) -> None:
     """Forget all jobs of a part of a queue; running jobs stay.
 
@@ -109,6 +122,7 @@ def purge(
         raise typer.BadParameter(
             f"{part!r} is no part; there are: {', '.join(get_args(Part))}", param_hint="--part"
         )
+    _must_say(yes, as_json)
 
     async def main(horizon: Horizon) -> int:
         row = await Repository(horizon).queue(queue)
@@ -120,7 +134,8 @@ def purge(
             gone += step
             if left:
                 _progress(f"{gone} forgotten, {left} left")
-        typer.echo(f"Jobs forgotten: {gone}")
+        _progress("")
+        say(as_json, f"Jobs forgotten: {gone}", done=gone, queue=queue, part=part)
         return 0
 
     run_on(target, main)
@@ -136,9 +151,11 @@ def _act(
     queue: str | None,
     wanted: Filter,
     yes: bool,
+    as_json: bool,
 ) -> None:
     if bool(ids) == every:
         raise typer.BadParameter("say either ids, or --all with or without --queue, --name, --tag, --error")
+    _must_say(yes or not every, as_json)
 
     async def main(horizon: Horizon) -> int:
         repository = Repository(horizon)
@@ -151,7 +168,8 @@ def _act(
             acted = Acted()
             async for acted in repository.acting(action, state, queue, wanted):
                 _progress(f"{acted.done} of {count}")
-        typer.echo(_said(action, acted))
+            _progress("")
+        say(as_json, _said(action, acted), done=acted.done, asked=acted.asked, left=acted.left)
         return 1 if acted.left else 0
 
     run_on(target, main)
@@ -176,15 +194,20 @@ def _said(action: Action, acted: Acted) -> str:
     return said + (f"; left as they are: {acted.left}" if acted.left else "")
 
 
+def _must_say(yes: bool, as_json: bool) -> None:
+    if as_json and not yes:
+        raise typer.BadParameter("--json asks nothing: say --yes, too")
+
+
 def _agreed(yes: bool, question: str) -> bool:
     if yes:
         return True
     if not sys.stdin.isatty():
         typer.echo(f"{question} Nobody can be asked here; say --yes.", err=True)
         return False
-    return typer.confirm(question)
+    return typer.confirm(question, err=True)
 
 
 def _progress(text: str) -> None:
     if sys.stderr.isatty():
-        typer.echo(f"\r{text}", nl=False, err=True)
+        typer.echo(f"\r\x1b[K{text}", nl=False, err=True)

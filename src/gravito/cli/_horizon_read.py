@@ -12,20 +12,11 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from gravito.cli._tables import (
-    ago,
-    clean,
-    echo_json,
-    jobs_table,
-    megabytes,
-    queues_table,
-    show,
-    span,
-    table,
-    workers_table,
-)
-from gravito.cli._target import Json, Target, run_on
+from gravito.cli._output import clean, echo_json, say, show, table
+from gravito.cli._tables import ago, jobs_table, megabytes, queues_table, span, workers_table
+from gravito.cli._target import Json, Target, completing, run_on
 from gravito.horizon import Horizon
+from gravito.horizon._heartbeat import Order, WorkerRecord
 from gravito.horizon._index import State
 from gravito.horizon._rows import Filter, JobRow
 from gravito.horizon.repository import Metrics, QueueRow, Repository
@@ -58,11 +49,7 @@ def status(target: Target, as_json: Json = False) -> None:
                 {
                     "queues": rows,
                     "workers": len(workers),
-                    "last_hour": {
-                        "ok": hour.total.ok,
-                        "dead": hour.total.dead,
-                        "retried": hour.total.retried,
-                    },
+                    "last_hour": _ended(hour),
                     "problems": problems,
                 }
             )
@@ -100,7 +87,13 @@ def queues(target: Target, as_json: Json = False) -> None:
 def jobs(
     target: Target,
     state: Annotated[
-        str, typer.Option("--state", "-s", help="ready, delayed, running, parked, done or dead.")
+        str,
+        typer.Option(
+            "--state",
+            "-s",
+            help="ready, delayed, running, parked, done or dead.",
+            autocompletion=completing(get_args(State)),
+        ),
     ] = "ready",
     queue: Queue = None,
     name: Name = None,
@@ -215,12 +208,16 @@ def workers(
     Example: gravito horizon workers app:horizon
     """
 
+    if drain is not None and restart is not None:
+        raise typer.BadParameter("either --drain or --restart, not both")
+
     async def main(horizon: Horizon) -> None:
         repository = Repository(horizon)
         if drain is not None or restart is not None:
             worker = drain or restart or ""
-            await repository.order(worker, "drain" if drain is not None else "restart")
-            typer.echo(f"{worker} finishes its jobs and ends.")
+            order: Order = "drain" if drain is not None else "restart"
+            await repository.order(worker, order)
+            say(as_json, f"{worker} finishes its jobs and ends.", done=True, worker=worker, order=order)
             return
         found = await repository.workers()
         if as_json:
@@ -234,7 +231,9 @@ def workers(
 
 
 def top(
-    target: Target, once: Annotated[bool, typer.Option("--once", help="One look, then end.")] = False
+    target: Target,
+    once: Annotated[bool, typer.Option("--once", help="One look, then end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: one look, as JSON.")] = False,
 ) -> None:
     """Watch queues, workers and rates, until Ctrl-C.
 
@@ -243,6 +242,10 @@ def top(
 
     async def main(horizon: Horizon) -> None:
         repository = Repository(horizon)
+        if as_json:
+            rows, workers, hour = await _look(repository)
+            echo_json({"queues": rows, "workers": workers, "last_hour": _ended(hour)})
+            return
         view, before = await _view(repository, None)
         if once:
             show(view)
@@ -256,10 +259,12 @@ def top(
     run_on(target, main)
 
 
+async def _look(repository: Repository) -> tuple[list[QueueRow], list[WorkerRecord], Metrics]:
+    return await asyncio.gather(repository.queues(), repository.workers(), repository.metrics("1h"))
+
+
 async def _view(repository: Repository, before: dict[str, int] | None) -> tuple[Group, dict[str, int]]:
-    rows, workers, hour = await asyncio.gather(
-        repository.queues(), repository.workers(), repository.metrics("1h")
-    )
+    rows, workers, hour = await _look(repository)
     ended = {row.name: row.sizes.totals.get("ok", 0) + row.sizes.totals.get("dead", 0) for row in rows}
     rate = "" if before is None else f"{sum(ended.values()) - sum(before.values())} jobs/s   "
     head = Text(f"{rate}{_hour(hour)}", style="bold")
@@ -319,6 +324,10 @@ def _problems(rows: list[QueueRow], server: dict[str, Any]) -> list[str]:
     if str(server.get("rdb_last_bgsave_status", "ok")) != "ok":
         found.append("the server could not save its data; see its log")
     return found
+
+
+def _ended(hour: Metrics) -> dict[str, int]:
+    return {"ok": hour.total.ok, "dead": hour.total.dead, "retried": hour.total.retried}
 
 
 def _hour(hour: Metrics) -> str:

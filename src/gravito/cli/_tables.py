@@ -2,56 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any
 
-import msgspec
-import typer
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from gravito.cli._output import table
 from gravito.horizon._heartbeat import WorkerRecord
 from gravito.horizon._rows import JobRow
 from gravito.horizon.repository import QueueRow
 
-__all__ = [
-    "ago",
-    "clean",
-    "echo_json",
-    "jobs_table",
-    "megabytes",
-    "queues_table",
-    "show",
-    "span",
-    "table",
-    "workers_table",
-]
-
-
-def echo_json(value: Any) -> None:
-    """Print anything of the repository as JSON."""
-    plain = msgspec.to_builtins(value, str_keys=True, enc_hook=str)
-    typer.echo(msgspec.json.format(msgspec.json.encode(plain), indent=2).decode())
-
-
-def show(renderable: Any) -> None:
-    """Print for people; a pipe gets lines as wide as they need to be."""
-    console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=200)
-    console.print(renderable)
-
-
-def table(*columns: str, rows: Iterable[Sequence[Any]], right: Iterable[str] = ()) -> Table:
-    """A plain table; cells are shown as they are, whatever they hold."""
-    made = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        made.add_column(column, justify="right" if column in set(right) else "left", overflow="fold")
-    for row in rows:
-        # as Text: square brackets in a job's name are no markup, and control characters do not reach the terminal
-        made.add_row(*[Text(clean(cell)) for cell in row])
-    return made
+__all__ = ["ago", "jobs_table", "megabytes", "queues_table", "span", "workers_table"]
 
 
 def queues_table(queues: Iterable[QueueRow]) -> Table:
@@ -147,8 +108,3 @@ def megabytes(size: int) -> str:
 
 def _short(text: str, most: int = 100) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
-
-
-def clean(cell: Any) -> str:
-    """Anything as text that does not steer the terminal."""
-    return "".join(char if char.isprintable() else " " for char in str(cell))

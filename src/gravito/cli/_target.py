@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Annotated, Any
 
 import typer
 
+from gravito.cli._output import complain
 from gravito.errors import ConfigurationError, GravitoError
 from gravito.horizon import Horizon
 from gravito.horizon._target import find
 
-__all__ = ["HELP", "Json", "Target", "load", "run_on"]
+__all__ = ["HELP", "Json", "Target", "completing", "load", "run_on"]
 
 HELP = "Where the application's Horizon is: module:name, as app:horizon."
 
@@ -26,8 +27,17 @@ def load(target: str) -> Horizon:
     try:
         return find(target)
     except ConfigurationError as error:
-        typer.echo(f"Error: {error}", err=True)
+        complain(error)
         raise typer.Exit(2) from error
+
+
+def completing(values: Iterable[str]) -> Callable[[str], list[str]]:
+    """What the shell offers for an option that takes one of these values."""
+
+    def offered(incomplete: str) -> list[str]:
+        return [value for value in values if value.startswith(incomplete)]
+
+    return offered
 
 
 def run_on(target: str, main: Callable[[Horizon], Coroutine[Any, Any, int | None]]) -> None:
@@ -49,7 +59,7 @@ def run_on(target: str, main: Callable[[Horizon], Coroutine[Any, Any, int | None
     try:
         status = asyncio.run(guarded())
     except GravitoError as error:
-        typer.echo(f"Error: {error}", err=True)
+        complain(error)
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
         raise typer.Exit(130) from None

@@ -15,10 +15,13 @@ from redis.exceptions import RedisError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from gravito.atlas.client import Client
 from gravito.atlas.config import Settings
 from gravito.atlas.embedded import engine_for
+from gravito.cli import _output
+from gravito.cli._output import clean
 from gravito.cli.measure import Get, PipelineGet, Race, Set, Spread, Work, gets, pipelines, sets
 from gravito.errors import ConfigurationError
 
@@ -54,7 +57,7 @@ def bench(
 
     Example: gravito bench redis://127.0.0.1:6379/0
     """
-    console = Console()
+    console = _output.console()
     try:
         settings = Settings.from_url(url, name="bench", decode_responses=True)
     except ConfigurationError as error:
@@ -74,17 +77,15 @@ async def _bench(settings: Settings, seconds: float, repeat: int, console: Conso
         client = Client(settings)
         stack.push_async_callback(client.aclose)
         server = await client.execute("INFO", "server")
-        console.print(f"Server   {settings.url}, {_version(server)}", highlight=False)
-        console.print(
-            f"Keys     {len(keys)} of {len(VALUE)} bytes as {prefix}:*, removed at the end", highlight=False
-        )
+        console.print(Text(f"Server   {settings.url}, {clean(_version(server))}"))  # [fe80::1] is no markup
+        console.print(f"Keys     {len(keys)} of {len(VALUE)} bytes as {prefix}:*, removed at the end")
         subjects = {OURS: _ours(client), THEIRS: await stack.enter_async_context(_theirs(settings))}
         stack.push_async_callback(_remove, client, keys, prefix)
         await asyncio.gather(*[client.set(key, VALUE) for key in keys])
         figures, failures = await _measure(subjects, keys, seconds, repeat, console)
     console.print(_table(figures, repeat, seconds))
     for failure in failures:
-        console.print(f"[yellow]not measured:[/] {failure}", highlight=False)
+        console.print(Text("not measured: ", style="yellow").append(clean(failure), style="default"))
 
 
 async def _remove(client: Client, keys: Sequence[str], prefix: str) -> None:

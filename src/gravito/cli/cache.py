@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, TypeVar
@@ -11,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from gravito.atlas import Client, Settings
+from gravito.cli._output import complain, echo_json, say, show, table
 from gravito.cli._server import Connection, Url, settings_of
 from gravito.errors import ConfigurationError, GravitoError, InvalidKeyError
 from gravito.stasis import Cache, Counts, FailSafe
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 _CHUNK = 1000  # keys forgotten at once
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Caches: statistics, and invalidation.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 Prefix = Annotated[str, typer.Option("--prefix", help="The cache's prefix.")]
 Namespace = Annotated[
@@ -33,7 +33,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text
 
 @app.callback()
 def _group() -> None:
-    """Caches: statistics, and invalidation."""
+    """Caches: statistics, and invalidation.
+
+    Example: gravito cache stats
+    """
 
 
 @app.command()
@@ -55,7 +58,7 @@ def stats(
     if as_json:
         report = {"prefix": prefix, "total": _shown(_sum(templates))}
         report["templates"] = {name: _shown(counts) for name, counts in templates.items()}
-        typer.echo(json.dumps(report, indent=2))
+        echo_json(report)
     elif not templates:
         typer.echo(f"No process has reported anything under the prefix {prefix!r} yet.")
     else:
@@ -92,7 +95,7 @@ def forget(
         return count
 
     count = _run(_settings(connection, url), prefix, namespace, work)
-    _say(as_json, f"{count} of {len(names)} were there, and are forgotten.", keys=len(names), forgotten=count)
+    say(as_json, f"{count} of {len(names)} were there, and are forgotten.", keys=len(names), forgotten=count)
 
 
 @app.command("flush-tags")
@@ -115,7 +118,7 @@ def flush_tags(
         await cache.tags(*tags).flush()
 
     _run(_settings(connection, url), prefix, namespace, work)
-    _say(as_json, f"Flushed {', '.join(tags)}.", flushed=tags)
+    say(as_json, f"Flushed {', '.join(tags)}.", flushed=tags)
 
 
 @app.command()
@@ -144,7 +147,7 @@ def clear(
         await cache.clear()
 
     _run(settings, prefix, namespace, work)
-    _say(as_json, f"Cleared {what}.", cleared=prefix if namespace is None else f"{prefix}/{namespace}")
+    say(as_json, f"Cleared {what}.", cleared=prefix if namespace is None else f"{prefix}/{namespace}")
 
 
 # -- steps ---------------------------------------------------------------------------------------------------
@@ -155,7 +158,7 @@ def _settings(connection: str | None, url: str | None) -> Settings:
     try:
         return settings_of(connection, url)
     except ConfigurationError as error:
-        typer.echo(f"Error: {error}", err=True)
+        complain(error)
         raise typer.Exit(2) from error
 
 
@@ -174,17 +177,13 @@ def _run(settings: Settings, prefix: str, namespace: str | None, work: Callable[
     try:
         return asyncio.run(main())
     except InvalidKeyError as error:
-        typer.echo(f"Error: {error}", err=True)
+        complain(error)
         raise typer.Exit(2) from error
     except GravitoError as error:
-        typer.echo(f"Error: {error}", err=True)
+        complain(error)
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
-
-
-def _say(as_json: bool, text: str, **facts: Any) -> None:
-    typer.echo(json.dumps(facts) if as_json else text)
 
 
 def _lines() -> list[str]:
@@ -231,29 +230,13 @@ def _rate(counts: Counts) -> float:
 
 
 def _table(templates: Mapping[str, Counts]) -> None:
-    from rich.console import Console  # noqa: PLC0415  # as above
-    from rich.table import Table  # noqa: PLC0415
-
-    table = Table(box=None, header_style="bold", show_footer=True)
-    columns = (
-        "hits",
-        "misses",
-        "hit rate",
-        "stale",
-        "writes",
-        "forgotten",
-        "flushes",
-        "errors",
-        "runs",
+    numbers = (
+        *("hits", "misses", "hit rate", "stale", "writes", "forgotten", "flushes", "errors", "runs"),
         "mean run",
     )
-    total = _row(_sum(templates))
-    table.add_column("template", footer="all", overflow="fold")
-    for column, footer in zip(columns, total, strict=True):
-        table.add_column(column, footer=footer, justify="right")
-    for template, counts in templates.items():
-        table.add_row(template or "(no template)", *_row(counts))
-    Console(highlight=False).print(table, markup=False)
+    rows = [(template or "(no template)", *_row(counts)) for template, counts in templates.items()]
+    rows.append(("all", *_row(_sum(templates))))
+    show(table("template", *numbers, rows=rows, right=numbers))
 
 
 def _row(counts: Counts) -> list[str]:

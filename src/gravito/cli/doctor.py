@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,8 +11,9 @@ from rich.console import Console
 from rich.text import Text
 
 from gravito.atlas import DB, Settings
-from gravito.cli import _checks
+from gravito.cli import _checks, _output
 from gravito.cli._checks import Finding, Report
+from gravito.cli._output import clean, echo_json
 from gravito.errors import ConfigurationError
 
 __all__ = ["doctor"]
@@ -43,9 +43,9 @@ def doctor(
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     if as_json:
-        typer.echo(json.dumps(report.as_json(), indent=2))
+        echo_json(report.as_json())
     else:
-        _show(report, Console(highlight=False))
+        _show(report, _output.console())
     if report.problems:
         raise typer.Exit(1)
 
@@ -82,7 +82,9 @@ async def _examine(connection: str | None, url: str | None) -> Report:
 
 def _show(report: Report, console: Console) -> None:
     def line(label: str, value: Any) -> None:
-        console.print(Text(f"  {label:<14}", style="dim").append(str(value), style="not dim"), soft_wrap=True)
+        console.print(
+            Text(f"  {label:<14}", style="dim").append(clean(value), style="not dim"), soft_wrap=True
+        )
 
     console.print("Configuration", style="bold")
     if report.origin != "--url":
@@ -102,5 +104,5 @@ def _show(report: Report, console: Console) -> None:
         console.print("  nothing is wrong", style="green")
     for finding in report.findings:
         mark = Text(f"  {finding.level:<14}", style=_STYLE[finding.level])
-        console.print(mark.append(finding.what, style="default"), soft_wrap=True)
+        console.print(mark.append(clean(finding.what), style="default"), soft_wrap=True)
         line("", f"-> {finding.remedy}")

@@ -14,12 +14,15 @@ from gravito.horizon.process import Work
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Workers of the job queue, and its jobs.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 
 @app.callback()
 def _group() -> None:
-    """Workers of the job queue, and its jobs."""
+    """Workers of the job queue, and its jobs.
+
+    Example: gravito horizon status app:horizon
+    """
 
 
 @app.command()

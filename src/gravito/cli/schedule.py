@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 from datetime import datetime
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from gravito.cli._output import complain, echo_json, say, show, table
 from gravito.cli._target import Json, Target, run_on
 from gravito.horizon import Horizon
 from gravito.horizon._book import Book, Page, moment
@@ -22,14 +21,17 @@ from gravito.horizon.scheduler import Scheduler
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Schedules: list, run and fire them.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 Name = Annotated[str, typer.Argument(help="The schedule's name.")]
 
 
 @app.callback()
 def _group() -> None:
-    """Schedules: list, run and fire them."""
+    """Schedules: list, run and fire them.
+
+    Example: gravito schedule list app:horizon
+    """
 
 
 @app.command("list")
@@ -46,32 +48,17 @@ def list_(target: Target, as_json: Json = False) -> None:
             for name, schedule in horizon.schedules.items()
         ]
         if as_json:
-            typer.echo(json.dumps(rows, indent=2))
-            return
-        if not rows:
+            echo_json(rows)
+        elif rows:
+            show(_table(rows))
+        else:
             typer.echo("There are no schedules.")
-            return
-        table = Table("name", "when", "zone", "last", "next", "", box=None)
-        for row in rows:
-            about = [
-                *(["paused"] if row["paused"] else []),
-                *([row["description"]] if row["description"] else []),
-            ]
-            table.add_row(
-                row["name"],
-                row["when"],
-                row["zone"],
-                row["last"] or "never",
-                row["next"] or "never",
-                "; ".join(about),
-            )
-        Console().print(table)
 
     run_on(target, main)
 
 
 @app.command()
-def run(target: Target, name: Name) -> None:
+def run(target: Target, name: Name, as_json: Json = False) -> None:
     """Queue a schedule's job now, whatever its time.
 
     Example: gravito schedule run app:horizon daily-cleanup
@@ -84,13 +71,14 @@ def run(target: Target, name: Name) -> None:
         else:
             call = schedule.what if isinstance(schedule.what, Call) else schedule.what.make()
         handle = await horizon.push(call.tags(f"schedule:{schedule.name}"))
-        typer.echo(f"{name} is queued as job {handle.id} on {handle.queue}.")
+        text = f"{name} is queued as job {handle.id} on {handle.queue}."
+        say(as_json, text, done=True, schedule=name, job=handle.id, queue=handle.queue)
 
     run_on(target, main)
 
 
 @app.command()
-def pause(target: Target, name: Name) -> None:
+def pause(target: Target, name: Name, as_json: Json = False) -> None:
     """Stop a schedule from firing, on all machines, until it is resumed.
 
     Example: gravito schedule pause app:horizon daily-cleanup
@@ -98,13 +86,13 @@ def pause(target: Target, name: Name) -> None:
 
     async def main(horizon: Horizon) -> None:
         await Book(horizon).pause(_find(horizon, name).name, paused=True)
-        typer.echo(f"{name} is paused.")
+        say(as_json, f"{name} is paused.", done=True, schedule=name, paused=True)
 
     run_on(target, main)
 
 
 @app.command()
-def resume(target: Target, name: Name) -> None:
+def resume(target: Target, name: Name, as_json: Json = False) -> None:
     """Let a paused schedule fire again; what it missed is not made up for.
 
     Example: gravito schedule resume app:horizon daily-cleanup
@@ -112,7 +100,7 @@ def resume(target: Target, name: Name) -> None:
 
     async def main(horizon: Horizon) -> None:
         await Book(horizon).pause(_find(horizon, name).name, paused=False)
-        typer.echo(f"{name} fires again.")
+        say(as_json, f"{name} fires again.", done=True, schedule=name, paused=False)
 
     run_on(target, main)
 
@@ -140,9 +128,23 @@ def _find(horizon: Horizon, name: str) -> Schedule:
     found = horizon.schedules.get(name)
     if found is None:
         known = ", ".join(horizon.schedules) or "none"
-        typer.echo(f"Error: there is no schedule {name!r}; there are: {known}.", err=True)
+        complain(f"there is no schedule {name!r}; there are: {known}.")
         raise typer.Exit(2)
     return found
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    columns = ("name", "when", "zone", "last", "next")
+    return table(
+        *(*columns, ""),
+        rows=[
+            (
+                *(row[column] or "never" for column in columns),
+                "; ".join(filter(None, ("paused" if row["paused"] else "", row["description"]))),
+            )
+            for row in rows
+        ],
+    )
 
 
 def _row(schedule: Schedule, page: Page, now: datetime) -> dict[str, Any]:
