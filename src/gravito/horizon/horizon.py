@@ -327,9 +327,18 @@ class Horizon(Lifetime):
         """Pages on these queues, as an ASGI application: serve it, or mount it under any path; see `console.console`.
 
         Needs the extra `console`.
-        """
-        from gravito.horizon.console import console  # noqa: PLC0415  # its packages are an extra
 
+        Raises:
+            ConfigurationError: the extra is not installed, or an option cannot be used.
+        """
+        try:
+            from gravito.horizon.console import console  # noqa: PLC0415  # its packages are an extra
+        except ModuleNotFoundError as missing:
+            package = (missing.name or "").partition(".")[0]
+            if package not in ("starlette", "jinja2", "markupsafe", "prometheus_client"):
+                raise
+            text = f"the console needs the package {package}: pip install 'gravito[console]'"
+            raise ConfigurationError(text) from missing
         return console(self, **options)
 
     # -- what the parts of the room need ---------------------------------------------------------------------

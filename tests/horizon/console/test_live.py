@@ -219,6 +219,16 @@ async def test_an_answer_ends_in_time_and_when_the_program_does(horizon: Horizon
         assert late.status == 503
 
 
+async def test_asking_for_the_head_alone_is_answered_at_once(horizon: Horizon) -> None:
+    console = horizon.console()
+    async with Browser(console) as browser, asyncio.timeout(10):
+        for name in SOURCES:
+            answer = await browser.web.head(f"/live/{name}")
+            assert answer.headers["content-type"].startswith("text/event-stream")
+        assert (await browser.web.head("/live/nothing")).status_code == 404
+    assert not any(console.site.live._samplers.values())  # nobody has watched, so nothing was sampled
+
+
 async def test_every_live_value_of_a_page_has_a_source(horizon: Horizon, world: Any) -> None:
     """What a page shows as live is sent, and what is sent was written the same way."""
     console, seen = horizon.console(), 0

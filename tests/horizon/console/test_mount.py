@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -113,3 +115,18 @@ async def test_a_websocket_is_refused(horizon: Horizon) -> None:
 
     await horizon.console()({"type": "websocket", "path": "/", "headers": []}, None, send)  # type: ignore[arg-type]
     assert sent == [{"type": "websocket.close", "code": 1008}]
+
+
+@pytest.mark.parametrize("missing", ["starlette", "jinja2", "prometheus_client"])
+def test_without_the_extra_it_is_named(missing: str) -> None:
+    program = (
+        f"import sys; sys.modules['{missing}'] = None\n"
+        "from gravito.errors import ConfigurationError\n"
+        "from gravito.horizon import Horizon\n"
+        "try: Horizon().console()\n"
+        "except ConfigurationError as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == f"the console needs the package {missing}: pip install 'gravito[console]'\n"

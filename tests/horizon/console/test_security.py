@@ -534,6 +534,15 @@ def test_a_notice_that_is_none_is_left_out(value: str) -> None:
     assert Notice.opened(value) is None
 
 
+@pytest.mark.parametrize("text", ["x" * 4000, "\0" * 4000, "\N{CHART WITH UPWARDS TREND}" * 4000])
+def test_a_long_notice_is_cut_to_what_a_cookie_holds(text: str) -> None:
+    sealed = Notice(text, "bad").sealed()
+    assert len(sealed) < 3500
+    opened = Notice.opened(sealed)
+    assert opened == Notice(f"{text[:397]}...", "bad")
+    assert Notice.opened(Notice("x" * 400).sealed()) == Notice("x" * 400)
+
+
 async def test_the_choice_of_colours_is_kept(browse: Make) -> None:
     browser = browse()
     for theme, shown in (("dark", "dark"), ("light", "light"), ("<b>", "auto")):

@@ -17,10 +17,11 @@ from starlette.types import Receive, Scope, Send
 
 from gravito.errors import GravitoError
 
-__all__ = ["Live", "LiveResponse", "Sampler", "Values"]
+__all__ = ["EVENTS", "Live", "LiveResponse", "Sampler", "Values"]
 
 log = logging.getLogger("gravito.horizon")
 
+EVENTS: Final = "text/event-stream"
 EVERY: Final = 1.0  # seconds between two samples
 _SHARE: Final = 10.0  # times as long as a sample took
 _SLOWEST: Final = 10.0  # seconds
@@ -208,7 +209,7 @@ class LiveResponse(StreamingResponse):
         self._life = life
         self._register = register
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        super().__init__(self._lines(), media_type="text/event-stream", headers=headers)
+        super().__init__(self._lines(), media_type=EVENTS, headers=headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve until the page is closed, or the time is over."""

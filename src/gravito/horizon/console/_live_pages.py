@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gravito.horizon.console._health import read_alert_rows
-from gravito.horizon.console._live import Values
+from gravito.horizon.console._live import EVENTS, Values
 from gravito.horizon.console._overview import (
     overview_values,
     queue_shape,
@@ -56,6 +56,8 @@ def live_route(site: Site) -> Route:
         found = SOURCES.get(name)
         if found is None:
             raise NotFoundError(f"there are no live values {name!r}")
+        if request.method == "HEAD":  # nobody watches
+            return Response(media_type=EVENTS)
         response = site.live.response(f"{name}?{of}", lambda: found(site, of), _PACES[name])
         return response or JSONResponse({"error": "too many open pages"}, 503, {"retry-after": "10"})
 

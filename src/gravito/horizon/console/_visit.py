@@ -20,6 +20,7 @@ __all__ = ["THEMES", "Form", "Notice", "Visit", "route_path", "visit_of"]
 
 THEMES: Final = ("auto", "light", "dark")
 
+_LONGEST: Final = 400  # characters of a notice: up to six bytes each in JSON, and a third more in base64
 _KEY: Final = "gravito.console"  # of the scope
 _SESSION: Final = re.compile(r"[0-9a-f]{32}")
 
@@ -31,8 +32,9 @@ class Notice(msgspec.Struct, frozen=True):
     kind: Literal["good", "bad"] = "good"
 
     def sealed(self) -> str:
-        """As the value of a cookie."""
-        return base64.urlsafe_b64encode(msgspec.json.encode(self)).decode().rstrip("=")
+        """As the value of a cookie; a long text is cut, since browsers throw away cookies of more than 4096 bytes."""
+        text = self.text if len(self.text) <= _LONGEST else f"{self.text[: _LONGEST - 3]}..."
+        return base64.urlsafe_b64encode(msgspec.json.encode(Notice(text, self.kind))).decode().rstrip("=")
 
     @classmethod
     def opened(cls, value: str) -> Notice | None:
