@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -276,6 +277,34 @@ async def test_counters_with_tags(cache: Cache) -> None:
     await view.flush()
     assert await cache.get("n") is None
     assert await view.increment("n") == 1
+
+
+async def test_counters_as_the_type_that_is_asked_for(cache: Cache) -> None:
+    failed: list[Event] = []
+    cache.on("error", failed.append)
+    await cache.increment("n", 7)
+    for kind in (int, float, Decimal, int | None):
+        found = await cache.get("n", type=kind)
+        assert found == 7
+        assert isinstance(found, kind)
+        assert await cache.many(["n"], type=kind) == {"n": 7}
+    assert not failed
+    for kind in (str, bool, User, "no type"):
+        assert await cache.get("n", "none", type=kind) == "none"
+        assert await cache.many(["n"], type=kind) == {"n": None}
+        assert await cache.pull("n", type=kind) is None
+    assert len(failed) == 12
+    assert all(isinstance(event.error, errors.UnreadableValueError) for event in failed)
+    assert await cache.increment("n") == 8
+    assert await cache.remember("n", 60, lambda: "new", type=str) == "new"
+
+
+async def test_a_counter_that_holds_no_number_is_a_miss(redis: Client) -> None:
+    async with Cache(connection=redis, fail_safe=PATIENT) as cache:
+        await cache.increment("n")
+        await redis.setrange("cache:k:n", await redis.strlen("cache:k:n") - 1, "x")
+        assert await cache.get("n") is None
+        assert await cache.remember("n", 60, lambda: "new") == "new"
 
 
 async def test_a_null_store_keeps_nothing_and_hinders_nobody() -> None:

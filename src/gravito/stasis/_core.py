@@ -20,6 +20,7 @@ from gravito.stasis._plan import Plan
 from gravito.stasis._policy import Policy
 from gravito.stasis._reads import Scope, silence
 from gravito.stasis._redis import RedisStore
+from gravito.stasis._serializers import as_type
 from gravito.stasis._stats import Counts, Tallies
 from gravito.stasis._tiered import TieredStore
 from gravito.stasis._together import Reads, Writes
@@ -240,7 +241,13 @@ class Core:
         """
         if blob.kind != COUNTER:
             return await self.codec.decode_apart(blob.body, entry, type)
-        return int(blob.body)
+        try:
+            number = int(blob.body)
+            return number if type is None else as_type(number, type)
+        except Exception as error:  # the bytes may be anybody's, and so is what their type raises
+            raise errors.UnreadableValueError(
+                f"{entry!r} cannot be read: it is a counter, and {error}"
+            ) from error
 
     async def encode(self, value: Any, entry: str, type: Any) -> bytes:
         """See `Codec.encode`."""
