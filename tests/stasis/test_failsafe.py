@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -79,6 +81,25 @@ async def test_an_engine_that_is_starting_is_no_store_that_is_away(
             assert cache._core.guard._timeout == FailSafe().timeout
     finally:
         engine_for(tmp_path).stop()
+
+
+async def test_an_engine_that_is_up_gets_the_soft_timeout_from_the_first_question_on(tmp_path: Path) -> None:
+    engine = engine_for(tmp_path)
+    try:
+        async with Client.from_url(f"embedded://{tmp_path}") as client:
+            cache = Cache(connection=client)
+            told = errors_of(cache)  # it is made before the engine is started
+            await client.ping()
+            assert engine.pid is not None
+            os.kill(engine.pid, signal.SIGSTOP)
+            try:
+                assert await asyncio.wait_for(cache.get("k", "none"), 2) == "none"
+                assert await asyncio.wait_for(Cache(connection=client).get("k", "none"), 2) == "none"
+            finally:
+                os.kill(engine.pid, signal.SIGCONT)
+            assert [type(each.error) for each in told] == [errors.TimeoutError]
+    finally:
+        engine.stop()
 
 
 # -- the store is frozen, or dead ----------------------------------------------------------------------------

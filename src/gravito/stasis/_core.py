@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import AbstractEventLoop, Future, get_running_loop
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -67,11 +68,11 @@ class Core:
             store, "at_hand", None
         )
         client = getattr(store, "client", None)
-        embedded = client is not None and client.settings.driver == "embedded"
         self.near = (
             Near(store.tracked, codec) if isinstance(store, TieredStore) else None
         )  # values in this process
-        self.guard = Guard(None if self.local else fail_safe, self._ask, name, starting=embedded)
+        starting = partial(_is_to_start, client)
+        self.guard = Guard(None if self.local else fail_safe, self._ask, name, starting=starting)
         self.events = Events(name)
         self.spread = (
             client is not None and client.settings.driver == "cluster"
@@ -293,6 +294,15 @@ class Round:
             found: list[bytes | None] = self._future.result()
             return found
         return await asyncio.shield(self._future)
+
+
+def _is_to_start(client: Any) -> bool:
+    """Whether a client's engine is one of this process that has not been started yet."""
+    if client is None or client.settings.driver != "embedded":
+        return False
+    from gravito.atlas.embedded import engine_for  # noqa: PLC0415  # only who uses the engine pays for it
+
+    return engine_for(client.settings.directory).path is None
 
 
 async def _report(client: Any, key: str, added: Mapping[str, int]) -> None:

@@ -86,8 +86,8 @@ class Guard:
         settings: None for a store of this process, which cannot be away.
         probe: asks the store anything; it answered if no error comes.
         name: of the store, for the log.
-        starting: the store is an engine of this process, which starts with the first question: until it has answered
-            one, nothing is bounded but by the connection's own times.
+        starting: whether the store is an engine of this process that has not been started yet, which the first
+            question does: until that is answered, nothing is bounded but by the connection's own times.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Guard:
         probe: Callable[[], Awaitable[Any]],
         name: str,
         *,
-        starting: bool = False,
+        starting: Callable[[], bool] = lambda: False,
     ) -> None:
         self.settings = settings
         self.open = False  # the breaker
@@ -107,15 +107,22 @@ class Guard:
         self._lines: WeakKeyDictionary[asyncio.AbstractEventLoop, _Line] = WeakKeyDictionary()
         # the last of them: a look-up by weak key costs more than all the rest
         self._here: tuple[asyncio.AbstractEventLoop | None, _Line | None] = (None, None)
-        self._timeout = settings.timeout if settings is not None and not starting else None
-        self._starting = starting
+        self._timeout: float | None = None  # the soft timeout in force
+        self._starting: Callable[[], bool] | None = starting
+        if settings is None or not starting():
+            self._up()
         self._asking: asyncio.AbstractEventLoop | None = None  # the loop that probes
         self._probing: asyncio.Task[None] | None = None  # held, for a loop keeps weak references only
 
     def within(self, waiting: Awaitable[Any], *, writes: bool = False) -> Awaitable[Any]:
         """The awaitable, with the soft timeout on it. If it `writes`, being late leaves open whether it did."""
         if self._timeout is None:
-            return self._started(waiting) if self._starting else waiting
+            if self._starting is None:
+                return waiting
+            if self._starting():
+                return self._started(waiting)
+            self._up()
+            return self.within(waiting, writes=writes)
         if writes and not isinstance(waiting, Ready):
             return self._bounded(waiting, writes)
         # atlas' entries carry their future, so that many of them need one timer and none a task
@@ -135,9 +142,12 @@ class Guard:
     async def _started(self, waiting: Awaitable[Any]) -> Any:
         """The result, which ends the time of starting."""
         result = await waiting
-        if self._starting and self.settings is not None:
-            self._starting, self._timeout = False, self.settings.timeout
+        self._up()
         return result
+
+    def _up(self) -> None:
+        """From now on the store answers in time, or is away."""
+        self._starting, self._timeout = None, self.settings.timeout if self.settings is not None else None
 
     def _watch(self, future: Future[Any]) -> None:
         if future.done():
