@@ -391,7 +391,7 @@ class TestRefusals:
             ({"ttl": -1}, "is not positive"),
             ({"ttl": datetime(2100, 1, 1, tzinfo=UTC)}, r"Result\(value, ttl=\.\.\.\)"),
             ({"early": 2}, "early is 2"),
-            ({"nothing": 2}, "there is no option 'nothing'"),
+            ({"nothing": 2}, "there is no option 'nothing'; allowed: ttl, key, .*type, .*stale, flexible$"),
             ({"flexible": True}, "flexible needs stale"),
             ({"cache": "redis"}, "cache is of type str"),
         ],
@@ -410,6 +410,13 @@ class TestRefusals:
             @cached(60)  # type: ignore[arg-type]
             def load() -> int:
                 return 1
+
+    def test_without_parentheses(self) -> None:
+        async def load(user_id: int) -> None: ...
+
+        for bare in (load, classmethod(load), staticmethod(load)):
+            with pytest.raises(errors.ConfigurationError, match=r"without parentheses: write @cached\(ttl="):
+                cached(bare)  # type: ignore[arg-type]  # the point
 
     def test_the_wrong_order(self) -> None:
         with pytest.raises(errors.ConfigurationError, match="stands above @classmethod; put it below"):

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial, update_wrapper
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, Unpack, overload
+from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 from gravito import errors
 from gravito.stasis._anew import compute_anew
@@ -157,6 +157,9 @@ class CachedOptions(RefreshOptions, total=False):
     flexible: bool  # what is past its ttl is given out at once in the stale window, as `Cache.flexible` does
 
 
+_OPTIONS: Final = CachedOptions.__annotations__  # with those of RefreshOptions
+
+
 class _Decorator(Protocol):
     @overload
     def __call__(self, function: Callable[P, Awaitable[Result[T]]]) -> CachedFunction[P, T]: ...
@@ -196,6 +199,17 @@ def cached(
         InvalidKeyError: a template that cannot be used, or names what is no parameter.
         InvalidTTLError, ConfigurationError: another setting that cannot be used, or a function that is not asynchronous.
     """
+
+    if callable(ttl) or isinstance(ttl, classmethod):
+        raise errors.ConfigurationError(
+            "@cached stands without parentheses: write @cached(ttl=300), or @cached() for the cache's own ttl",
+            field="ttl",
+        )
+    for name in options.keys() - _OPTIONS.keys():
+        raise errors.ConfigurationError(
+            f"@cached: there is no option {name!r}; allowed: ttl, key, tags, cache, {', '.join(_OPTIONS)}",
+            field=name,
+        )
 
     def decorate(function: Callable[..., Any]) -> Any:
         names = (ttl, key, tuple(several("tags", tags)))
