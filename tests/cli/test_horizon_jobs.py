@@ -102,6 +102,12 @@ def test_a_paused_queue_is_left_alone(application: Application) -> None:
     assert "paused" in application.texts()
 
 
+@pytest.mark.parametrize("command", ["pause", "resume", "purge"])
+def test_a_queue_that_nobody_knows_is_refused(application: Application, command: str) -> None:
+    said = application.run("horizon", command, "app:horizon", "defualt", status=1)
+    assert "Error: there is no queue 'defualt'; there are: default" in said
+
+
 def test_workers_are_listed_and_told_to_end(application: Application) -> None:
     worker = application.start("horizon", "work", "app:horizon", "--no-schedules")
     application.wait(lambda: read(application, "workers"))

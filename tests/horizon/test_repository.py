@@ -11,7 +11,7 @@ import pytest
 
 from gravito.atlas import Client
 from gravito.atlas._local_cluster import LocalCluster
-from gravito.errors import HorizonError
+from gravito.errors import ConfigurationError, HorizonError
 from gravito.horizon import Concurrency, Rate
 from gravito.horizon._acts import Acted
 from gravito.horizon._rows import MASKED, Filter, JobRow
@@ -123,6 +123,82 @@ async def test_queues_are_known_from_their_first_job_or_worker(
         await repository.forget("mail")
     await repository.forget("idle")
     assert await repository.names() == ["mail"]
+
+
+async def test_a_queue_that_nobody_knows_is_refused(horizon: Horizon, repository: Repository) -> None:
+    @horizon.job(queue="emails")
+    async def send() -> None: ...
+
+    await burst(horizon, "idle")
+
+    async def purge(name: str) -> None:
+        async for _ in repository.purging(name, "ready"):
+            pass
+
+    said = r"^there is no queue 'emials'; there are: emails, .*\bidle\b"
+    for change in (repository.pause, repository.resume, repository.forget, purge):
+        with pytest.raises(HorizonError, match=said):
+            await change("emials")
+    with pytest.raises(ConfigurationError, match="no name for a queue"):
+        await repository.pause("e mails")
+    assert await repository.names() == ["idle"]
+    assert not await horizon.client.keys("horizon:{emials}*")
+
+
+async def test_a_queue_of_the_code_is_paused_ahead_of_its_first_job_and_seen(
+    horizon: Horizon, repository: Repository
+) -> None:
+    @horizon.job(queue="emails")
+    async def send() -> str:
+        return "sent"
+
+    horizon.schedule("weekly", send.make().on("letters")).weekly()
+    await repository.pause("emails")
+    await repository.pause("letters")
+    assert [(row.name, row.sizes.paused) for row in await repository.queues()] == [
+        ("emails", True),
+        ("letters", True),
+    ]
+    await send.push()
+    await burst(horizon, "emails")
+    assert (await repository.queue("emails")).ready == 1
+    with pytest.raises(HorizonError, match="'letters' is paused; resume it first"):
+        await repository.forget("letters")
+    for name in ("emails", "letters"):
+        await repository.resume(name)
+    await repository.forget("letters")
+    await burst(horizon, "emails")
+    assert (await repository.queue("emails")).ready == 0
+    assert await repository.names() == ["emails"]
+
+
+async def test_a_queue_is_known_as_long_as_a_worker_serves_it(
+    horizon: Horizon, repository: Repository
+) -> None:
+    worker = Worker(horizon, WorkerOptions(queues=("idle",)))
+    task = asyncio.create_task(worker.run())
+    async with asyncio.timeout(30):
+        while not await repository.workers():  # noqa: ASYNC110  # told by its heartbeat
+            await asyncio.sleep(0.01)
+    await repository.forget("idle")
+    await repository.pause("idle")
+    assert (await repository.queue("idle")).sizes.paused
+    await repository.resume("idle")
+    worker.stop()
+    await task
+
+
+async def test_a_queue_off_the_list_comes_back_when_it_is_paused(
+    horizon: Horizon, repository: Repository
+) -> None:
+    @horizon.job
+    async def send() -> None: ...
+
+    await send.make().on("old").push()
+    await burst(horizon, "old")
+    await horizon.client.srem("horizon:queues", "old")
+    await repository.pause("old")
+    assert await repository.names() == ["old"]
 
 
 async def test_a_search_reaches_every_job(horizon: Horizon, repository: Repository) -> None:

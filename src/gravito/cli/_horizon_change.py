@@ -77,6 +77,8 @@ def cancel(
 def pause(target: Target, queue: TheQueue, as_json: Json = False) -> None:
     """Let no worker claim jobs of a queue; running ones go on.
 
+    Ahead of its first job, too, if a job or a schedule of the application names the queue.
+
     Example: gravito horizon pause app:horizon emails
     """
 

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
 from gravito.errors import HorizonError, PayloadError
-from gravito.horizon._heartbeat import WorkerRecord
+from gravito.horizon._heartbeat import WorkerRecord, read_workers
+from gravito.horizon._keys import check_queue
 from gravito.horizon._messages import Sizes
 from gravito.horizon._payload import read_body
 from gravito.horizon._rows import moment
+from gravito.horizon.call import Call
 
 if TYPE_CHECKING:
     from gravito.horizon.horizon import Horizon
 
 __all__ = ["LimitRow", "QueueRow", "Queues"]
+
+
+_NAMED: Final = 20  # queues that an error names
 
 
 class QueueRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,16 +83,53 @@ class Queues:
         client: Any = self._horizon.client.with_options(decode_responses=True)
         return sorted(name for name in await client.smembers(self._known) if not name.startswith("gravito."))
 
+    async def check(self, name: str) -> None:
+        """Refuse a queue that nobody knows: it never had a job, is not in the application's code, and no worker serves it.
+
+        Raises:
+            ConfigurationError: it is no name for a queue.
+            HorizonError: there is none; with those that there are, the closest first.
+        """
+        check_queue(name)
+        names = set(await self.names())
+        if name in names:
+            return
+        names |= self._declared()
+        names |= {queue for worker in (await read_workers(self._horizon))[1] for queue in worker.queues}
+        if name in names or await self._used(name):
+            return
+        close = difflib.get_close_matches(name, names, 3)
+        shown = [*close, *sorted(names.difference(close))]
+        more = f" and {len(shown) - _NAMED} more" if len(shown) > _NAMED else ""
+        raise HorizonError(f"there is no queue {name!r}; there are: {', '.join(shown[:_NAMED])}{more}")
+
+    async def _used(self, name: str) -> bool:
+        """Whether it ever had a job: also one that was taken off the list by `forget`."""
+        keys = self._horizon.broker(name).keys
+        return bool(await self._horizon.client.exists(keys.part("totals"), keys.part("conf")))
+
+    def _declared(self) -> set[str]:
+        """The queues of the application's jobs and schedules."""
+        jobs = {job.options.queue for job in self._horizon.jobs.values()}
+        schedules = self._horizon.schedules.values()
+        return jobs | {each.what.queue for each in schedules if isinstance(each.what, Call)}
+
+    async def enter(self, name: str) -> None:
+        """Put a queue on the list, ahead of its first job."""
+        await self._horizon.client.sadd(self._known, name)
+
     async def forget(self, name: str) -> None:
         """Take an empty queue off the list.
 
         Raises:
-            HorizonError: it is not empty.
+            HorizonError: it is not empty, or paused, which nobody could see any more.
         """
         sizes = await self._horizon.broker(name).sizes()
         waiting = sum(sizes.ready) + sizes.fair + sizes.delayed + sizes.running + sizes.parked + sizes.dead
         if waiting:
             raise HorizonError(f"queue {name!r} has {waiting} jobs; purge it first")
+        if sizes.paused:
+            raise HorizonError(f"queue {name!r} is paused; resume it first")
         await self._horizon.client.srem(self._known, name)
 
     async def sizes(self) -> dict[str, Sizes]:

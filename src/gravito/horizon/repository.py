@@ -85,23 +85,36 @@ class Repository:
         """Take an empty queue off the list; its next job puts it there again.
 
         Raises:
-            HorizonError: it is not empty.
+            HorizonError: it is not empty, it is paused, or there is none.
         """
+        await self._queues.check(name)
         await self._queues.forget(name)
 
     async def pause(self, name: str) -> None:
-        """No worker claims jobs of this queue until `resume`; running ones go on."""
+        """No worker claims jobs of this queue until `resume`; running ones go on.
+
+        It may be one that only the application's code knows, ahead of its first job; from now on it is on the list.
+
+        Raises:
+            HorizonError: there is no such queue: it never had a job or a worker, and no job or schedule of this
+                application names it. `resume`, `purging` and `forget` say so likewise.
+        """
+        await self._queues.check(name)
+        await self._queues.enter(name)
         await self._broker(name).pause()
 
     async def resume(self, name: str) -> None:
         """Let workers claim again."""
+        await self._queues.check(name)
         await self._broker(name).resume()
 
-    def purging(
+    async def purging(
         self, name: str, part: Literal["ready", "delayed", "parked", "done", "dead"]
     ) -> AsyncIterator[tuple[int, int]]:
         """Forget all jobs of a part of a queue; after each step, how many are gone by it and how many are left."""
-        return self._broker(name).purging(part)
+        await self._queues.check(name)
+        async for step in self._broker(name).purging(part):
+            yield step
 
     async def limits(self, name: str, most: int = 100) -> list[LimitRow]:
         """Limits of a queue that are in use now, at most so many."""
