@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +22,9 @@ from gravito import errors
 from gravito.atlas import Client
 from gravito.atlas.embedded import Engine, engine_for
 from gravito.stasis import Cache, Event, FailSafe, StoreDownError, TieredStore
+from gravito.stasis._awaitables import All
 from gravito.stasis._failsafe import Guard
+from gravito.stasis._reads import silence
 
 
 @pytest.fixture
@@ -149,6 +153,18 @@ async def test_a_store_that_was_never_there(caplog: pytest.LogCaptureFixture) ->
         assert len([each for each in caplog.records if "goes on without its store" in each.message]) == 1
         assert cache.stats().errors >= 5
         assert cache.stats().runs == 5
+
+
+async def test_what_nobody_waits_for_any_more_is_not_logged() -> None:
+    loop, told = asyncio.get_running_loop(), []
+    loop.set_exception_handler(lambda loop, context: told.append(context))
+    command = SimpleNamespace(future=loop.create_future())
+    silence(All([command]))
+    command.future.set_exception(ConnectionResetError())
+    del command
+    await asyncio.sleep(0)
+    gc.collect()
+    assert told == []
 
 
 async def test_callers_of_one_key_still_share_a_run(cache: Cache, server: Control) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from gravito.stasis._awaitables import All
 from gravito.stasis._blob import FAILED, NEGATIVE, OWN_TTL, PENDING, SERVE_STALE, Blob, id_of
 from gravito.stasis._policy import Policy, early_now
 
@@ -178,8 +179,9 @@ def wants_refresh(found: Found, policy: Policy) -> bool:
 
 def silence(waiting: Awaitable[Any]) -> None:
     """Nobody will await this; its error is not news."""
-    future = getattr(waiting, "future", None)
-    if future is not None:
-        future.add_done_callback(lambda done: done.cancelled() or done.exception())
-    elif hasattr(waiting, "close"):
-        waiting.close()
+    for each in waiting.commands if isinstance(waiting, All) else (waiting,):
+        future = getattr(each, "future", None)
+        if future is not None:
+            future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        elif hasattr(each, "close"):
+            each.close()
