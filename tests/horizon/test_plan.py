@@ -130,3 +130,23 @@ def test_what_is_no_cron_is_refused(cron: str) -> None:
 def test_an_interval_has_a_second_at_least() -> None:
     with pytest.raises(ConfigurationError, match="one second"):
         Plan(interval=timedelta(milliseconds=500))
+
+
+class Asked(Window):
+    """A window that counts how often it is asked."""
+
+    asked = 0
+
+    def admits(self, moment: datetime) -> bool:
+        Asked.asked += 1
+        return super().admits(moment)
+
+
+def test_that_a_window_never_opens_is_seen_after_some_days() -> None:
+    windows = (Asked(time(8), time(9)), Window(time(10), time(11)))
+    assert (
+        Plan(cron="* * * * *", zone=BERLIN, windows=windows).after(datetime(2026, 1, 1, tzinfo=UTC)) is None
+    )
+    assert 2 * 24 * 60 < Asked.asked < 5 * 24 * 60
+    leap = Plan(cron="0 * 29 2 *", zone=BERLIN, windows=(Window(time(22), time(23)),))
+    assert leap.after(datetime(2026, 1, 1, tzinfo=UTC)) == datetime(2028, 2, 29, 21, tzinfo=UTC)

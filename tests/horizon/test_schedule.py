@@ -9,7 +9,25 @@ from typing import Any
 import pytest
 
 from gravito.errors import ConfigurationError
+from gravito.horizon import Horizon, Job, job
+from gravito.horizon._scheduled import check_schedule, scheduled
 from gravito.horizon.schedule import Schedule
+
+
+@job(name="schedule.work")
+async def work(number: int = 1) -> None:
+    """What is scheduled here."""
+
+
+@job(name="schedule.needs")
+async def needs(number: int) -> None:
+    """What is scheduled without what it needs."""
+
+
+class Scheduled(Job):
+    """The same as a class."""
+
+    async def handle(self) -> None: ...
 
 
 def made() -> Schedule:
@@ -46,7 +64,13 @@ def made() -> Schedule:
         (lambda s: s.daily().weekdays(), "0 0 * * 1-5"),
         (lambda s: s.weekends().every_five_minutes(), "*/5 * * * 6,0"),
         (lambda s: s.daily().days("mon", 3), "0 0 * * 1,3"),
-        (lambda s: s.daily().every_five_minutes(), "*/5 * * * *"),
+        (lambda s: s.at("05:00").daily(), "0 5 * * *"),
+        (lambda s: s.at("05:00"), "0 5 * * *"),
+        (lambda s: s.weekdays().at("05:00"), "0 5 * * 1-5"),
+        (lambda s: s.at("05:00").weekly("monday"), "0 5 * * 1"),
+        (lambda s: s.at("05:00").monthly("last"), "0 5 L * *"),
+        (lambda s: s.at("05:00").yearly(), "0 5 1 1 *"),
+        (lambda s: s.weekdays().every_five_minutes(), "*/5 * * * 1-5"),
         (lambda s: s.cron("5 4 * * SUN"), "5 4 * * SUN"),
         (lambda s: s.every(90), "every 0:01:30"),
     ],
@@ -95,12 +119,72 @@ def test_a_schedule_without_a_frequency_says_so() -> None:
         (lambda s: s.when(5), "a function"),
         (lambda s: s.command(""), "a program"),
         (lambda s: s.cron("* * * * *").at("02:00"), "cannot be combined"),
+        (lambda s: s.at("02:00").cron("* * * * *"), "cannot be combined"),
         (lambda s: s.every(60).weekdays(), "cannot be combined"),
+        (lambda s: s.weekdays().every(60), "cannot be combined"),
+        (lambda s: s.weekdays().cron("0 2 * * *"), "cannot be combined"),
+        (lambda s: s.every_five_minutes().at("02:00"), "at cannot be combined with every_five_minutes"),
+        (lambda s: s.at("02:00").every_five_minutes(), "every_five_minutes cannot be combined with at"),
+        (lambda s: s.hourly().at("02:30"), "at cannot be combined with hourly"),
+        (lambda s: s.twice_daily().at("02:30"), "cannot be combined"),
+        (lambda s: s.daily().every_five_minutes(), "every_five_minutes cannot be combined with daily"),
+        (lambda s: s.daily().monthly(15), "cannot be combined"),
+        (lambda s: s.daily().cron("* * * * *"), "cannot be combined"),
+        (lambda s: s.daily().every(60), "cannot be combined"),
+        (lambda s: s.daily().at("02:00").at("14:00"), "said before"),
+        (lambda s: s.weekdays().weekends(), "said before"),
+        (lambda s: s.weekly("monday").days("friday"), "said before"),
+        (lambda s: s.weekdays().weekly("monday"), "said before"),
+        (lambda s: s.monthly(15).weekdays(), "day of the month"),
+        (lambda s: s.weekdays().monthly(15), "day of the month"),
+        (lambda s: s.command("echo 'x"), "No closing quotation"),
+        (lambda s: s.command(5), "a program and its arguments"),
     ],
 )
 def test_what_makes_no_sense_is_refused(wrong: Callable[[Schedule], Any], named: str) -> None:
     with pytest.raises(ConfigurationError, match=named):
         wrong(made())
+
+
+@pytest.mark.parametrize("what", ["schedule.work", made, 3, object, Job, Scheduled(), work.function])
+def test_what_is_no_job_is_refused_where_it_is_said(what: Any) -> None:
+    horizon = Horizon()
+    with pytest.raises(ConfigurationError, match=r"schedule 's' cannot run .*; allowed: a job"):
+        horizon.schedule("s", what)
+    assert horizon.schedules == {}
+
+
+@pytest.mark.parametrize(
+    "what", [work, work.on("other"), work.make(2), needs.make(2), Scheduled, Scheduled.make()]
+)
+def test_what_can_be_scheduled(what: Any) -> None:
+    schedule = Schedule("s", what).daily()
+    check_schedule(schedule)
+    assert scheduled(schedule).definition is what.definition
+
+
+@pytest.mark.parametrize(
+    ("schedule", "named"),
+    [
+        (Schedule("s", work), "'s' does not say how often"),
+        (Schedule("s").daily(), "'s' has nothing to run"),
+        (
+            Schedule("s", needs).daily(),
+            r"'s' cannot run its job without arguments.*'schedule\.needs'.*number",
+        ),
+        (
+            Schedule("s", work).daily().at("02:00").between("08:00", "09:00"),
+            "'s' never fires: '0 2 [*] [*] [*]' has no moment between 08:00:00 and 09:00:00",
+        ),
+        (
+            Schedule("s", work).hourly().between("08:10", "08:20").timezone("Asia/Taipei"),
+            "'s' never fires",
+        ),
+    ],
+)
+def test_what_could_not_do_its_work_is_refused_by_the_check(schedule: Schedule, named: str) -> None:
+    with pytest.raises(ConfigurationError, match=named):
+        check_schedule(schedule)
 
 
 @pytest.mark.parametrize("name", ["", "a\nb", "x" * 201, None])
@@ -113,4 +197,4 @@ def test_a_command_is_split_and_never_a_shell_s_line() -> None:
     assert made().command("backup --to '/srv/a b'").argv == ("backup", "--to", "/srv/a b")
     assert made().command(["sh", "-c", "a | b"]).argv == ("sh", "-c", "a | b")
     with pytest.raises(ConfigurationError, match="a job already"):
-        Schedule("s", object()).command("true")
+        Schedule("s", work).command("true")

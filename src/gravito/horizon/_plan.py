@@ -17,6 +17,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # A plan of which the windows admit nothing for so long never fires; it covers a day that comes in leap years only.
 _FAR = timedelta(days=9 * 366)
 _MANY = 366 * 24 * 60  # the same in fires, for plans that fire often
+_DAYS = 3  # the same in days on which cron fires: it names the same times on each of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +97,17 @@ class Plan:
         return fires[::-1]
 
     def _fires(self, moment: datetime, *, back: bool) -> Iterator[datetime]:
-        refused = 0
+        refused, days, day = 0, 0, None
         for fire in self._moments(moment, back):
             if all(window.admits(fire) for window in self.windows):
-                refused = 0
+                refused, days = 0, 0
                 yield fire.astimezone(UTC)
-            else:
-                refused += 1
-                if refused > _MANY or abs(fire - moment) > _FAR:
-                    return
+                continue
+            refused += 1
+            if fire.date() != day:
+                day, days = fire.date(), days + 1
+            if refused > _MANY or abs(fire - moment) > _FAR or (self.cron is not None and days > _DAYS):
+                return
 
     def _moments(self, moment: datetime, back: bool) -> Iterator[datetime]:
         if self.interval is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -11,6 +11,7 @@ from gravito.errors import ConfigurationError, HorizonError
 from gravito.horizon._book import Book, Page
 from gravito.horizon._book import moment as at_moment
 from gravito.horizon._rows import moment
+from gravito.horizon._scheduled import scheduled
 from gravito.horizon.call import Call
 from gravito.horizon.command import run_command
 
@@ -92,7 +93,7 @@ class Timetable:
         schedule = self._horizon.schedules.get(name)
         if schedule is None:
             raise HorizonError(f"this application has no schedule {name!r}")
-        call = _call(schedule).tags(f"schedule:{name}").meta(schedule=name)
+        call = scheduled(schedule).tags(f"schedule:{name}").meta(schedule=name)
         return (await self._horizon.push(call)).id
 
     def _page(self, schedule: Schedule, pages: dict[str, Page]) -> Page:
@@ -127,12 +128,6 @@ class Timetable:
 
 def _remembered(name: str, page: Page) -> ScheduleRow:
     return ScheduleRow(name=name, here=False, paused=page.paused, last=moment(page.fired), job=page.job)
-
-
-def _call(schedule: Schedule) -> Call[Any]:
-    what = run_command.make(list(schedule.argv)) if schedule.argv is not None else schedule.what
-    call: Call[Any] = what if isinstance(what, Call) else what.make()
-    return call
 
 
 def _target(schedule: Schedule) -> tuple[str, str]:
