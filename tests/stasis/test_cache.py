@@ -443,11 +443,16 @@ async def test_times_that_cannot_be(cache: Cache, ttl: Any) -> None:
         lambda: cache.touch("k", ttl),
         lambda: cache.increment("k", 1, ttl),
         lambda: cache.remember("k", ttl, lambda: ran.append(1)),
-        lambda: cache.flexible("k", ttl, 60, lambda: ran.append(1)),
-        lambda: cache.flexible("k", 60, ttl, lambda: ran.append(1)),
     ):
-        with pytest.raises(errors.InvalidTTLError):
+        with pytest.raises(errors.InvalidTTLError, match=r"^ttl "):
             await call()
+    with pytest.raises(errors.InvalidTTLError, match=r"^fresh "):
+        await cache.flexible("k", ttl, 60, lambda: ran.append(1))
+    with pytest.raises(errors.InvalidTTLError, match=r"^fresh "):
+        await cache.flexible("k", ttl, 60, lambda: ran.append(1), early=0.1)
+    if ttl != 0:  # there it is no window
+        with pytest.raises(errors.InvalidTTLError, match=r"^stale "):
+            await cache.flexible("k", 60, ttl, lambda: ran.append(1))
     assert not ran
     assert await cache.missing("k")
 

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -20,7 +21,7 @@ from tests.waiting import until
 
 from gravito import errors
 from gravito.atlas import Client
-from gravito.stasis import Cache, Event
+from gravito.stasis import Cache, Event, cached
 from gravito.stasis._policy import early_now
 
 FULL = bool(os.environ.get("GRAVITO_FULL"))
@@ -205,6 +206,24 @@ async def test_no_early_refresh_before_its_time(cache: Cache) -> None:
 # -- jitter, options -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("stale", [0, 0.0, timedelta(0), None])
+async def test_no_stale_window(cache: Cache, stale: Any) -> None:
+    assert await cache.remember("r", 0.05, lambda: 1, stale=stale) == 1
+    assert await cache.remember("forever", None, lambda: 1, stale=stale) == 1
+    assert await cache.flexible("f", 0.05, stale, lambda: 1) == 1
+    counter = Counter()
+
+    @cached(0.05, "d", cache=cache, flexible=True, stale=0)
+    async def load() -> int:
+        return await counter()
+
+    assert await load() == 1
+    await asyncio.sleep(0.1)
+    assert await cache.many(["r", "f", "d"]) == {"r": None, "f": None, "d": None}
+    assert await cache.flexible("f", 60, stale, lambda: 2) == 2
+    assert await load() == 2
+
+
 async def test_jitter_spreads_the_ends(redis: Client) -> None:
     async with Cache(connection=redis, fail_safe=PATIENT) as cache:
         await cache.put_many({f"k:{number}": number for number in range(100)}, 100, jitter=0.5)
@@ -219,8 +238,16 @@ async def test_jitter_spreads_the_ends(redis: Client) -> None:
     [
         ({"early": 2}, "early is 2"),
         ({"jitter": -1}, "jitter -1"),
-        ({"stale": -1}, "ttl -1 is not positive"),
-        ({"none_ttl": -1}, "ttl -1 is not positive"),
+        ({"stale": -1}, "^stale -1 is not positive: give more than 0 seconds$"),
+        ({"stale": "60"}, "^stale '60' is a str: give seconds or a timedelta$"),
+        ({"stale": True}, "^stale True is a bool: give seconds or a timedelta$"),
+        ({"none_ttl": -1}, "^none_ttl -1 is not positive: give more than 0 seconds$"),
+        ({"none_ttl": "60"}, "^none_ttl '60' is a str"),
+        ({"errors": {KeyError: -1}}, r"^errors\[KeyError\] -1 is not positive: give more than 0 seconds$"),
+        (
+            {"errors": {KeyError: None}},
+            r"^errors\[KeyError\] None is a NoneType: give seconds or a timedelta$",
+        ),
         ({"errors": {int: 3}}, "no class of exceptions"),
         ({"errors": [ValueError]}, "errors is of type list"),
         ({"colour": 1}, "there is no option 'colour'"),

@@ -405,8 +405,11 @@ class TestFastAPI:
         assert wrong.status_code == 422
 
     def test_bad_settings_are_told_at_once(self) -> None:
-        with pytest.raises(errors.InvalidTTLError, match="is not positive"):
+        with pytest.raises(errors.InvalidTTLError, match=r"^ttl 0 is not positive"):
             cached_route(ttl=0)
+        for stale in (-1, "", "60"):
+            with pytest.raises(errors.InvalidTTLError, match=r"^stale "):
+                cached_route(stale=stale)
         with pytest.raises(errors.ConfigurationError, match="vary is the text 'accept'"):
             cached_route(vary="accept")
         with pytest.raises(

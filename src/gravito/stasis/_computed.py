@@ -79,12 +79,14 @@ class Computed(Atomic):
         Args:
             key: 1 to 1024 bytes of UTF-8.
             fresh: seconds for which nothing is computed.
-            stale: seconds beyond that for which the old value serves while one process computes the new one.
+            stale: seconds beyond that for which the old value serves while one process computes the new one; 0: none.
             factory: as of `remember`.
             **options: as of `remember`.
         """
         if options:
-            policy: Policy | None = policy_of(fresh, Options(stale=stale, **options), flexible=True)
+            policy: Policy | None = policy_of(
+                fresh, Options(stale=stale, **options), flexible=True, name="fresh"
+            )
         else:
             known = fresh.__class__, fresh, stale.__class__, stale
             try:
@@ -92,7 +94,7 @@ class Computed(Atomic):
             except TypeError:  # no time at all
                 policy = None
             if policy is None:
-                policy = policy_of(fresh, Options(stale=stale), flexible=True)
+                policy = policy_of(fresh, Options(stale=stale), flexible=True, name="fresh")
                 self._keep_policy(known, policy)
         assert policy is not None
         return self._remember(key, policy, factory)

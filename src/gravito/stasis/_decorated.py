@@ -71,7 +71,7 @@ class Plan:
             raise errors.InvalidTTLError(
                 "ttl is a datetime, which is one moment for all calls to come; return Result(value, ttl=...) instead"
             )
-        if self._flexible and not self._options.get("stale"):
+        if self._flexible and self._options.get("stale") is None:
             raise errors.ConfigurationError("flexible needs stale, in seconds", field="flexible")
         self._made(1 if self.ttl is UNSET else self.ttl)
 

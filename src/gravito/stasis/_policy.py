@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, TypedDict, TypeVar
 
 import msgspec
 
-from gravito.errors import ConfigurationError
+from gravito.errors import ConfigurationError, InvalidTTLError
 from gravito.stasis._blob import OWN_TTL, SERVE_STALE
 from gravito.stasis._several import several
 from gravito.stasis._ttl import TTL, check_jitter, ttl_ms
@@ -48,10 +48,11 @@ class RefreshOptions(TypedDict, total=False):
 class Options(RefreshOptions, total=False):
     """What `remember` takes beside key, ttl and factory."""
 
-    stale: float | timedelta  # seconds beyond the ttl for which the last value serves when the factory fails
+    stale: float | timedelta  # seconds beyond the ttl: the last value serves if the factory fails; 0: none
 
 
 _ALL: Final = (*RefreshOptions.__annotations__, "stale")
+_NO_WINDOW: Final = (None, 0, timedelta())
 
 
 class Result(Generic[T]):
@@ -120,7 +121,7 @@ class Policy(msgspec.Struct, frozen=True, eq=False):
             if value is None and self.none_ttl is not UNSET:
                 if self.none_ttl == 0:
                     return None
-                return Life(ttl_ms(self.none_ttl, self.jitter), 0, OWN_TTL)
+                return Life(ttl_ms(self.none_ttl, self.jitter, what="none_ttl"), 0, OWN_TTL)
         fresh = ttl_ms(ttl, self.jitter)
         if fresh is None:
             return Life(None, 0, 0)
@@ -134,21 +135,21 @@ class Policy(msgspec.Struct, frozen=True, eq=False):
         return None
 
 
-def policy_of(ttl: TTL, options: Options, *, flexible: bool = False) -> Policy:
-    """The policy of a call's arguments.
+def policy_of(ttl: TTL, options: Options, *, flexible: bool = False, name: str = "ttl") -> Policy:
+    """The policy of a call's arguments; `name` is what the caller's ttl is called.
 
     Raises:
         InvalidTTLError: one of the times, or the jitter, cannot be used.
         ConfigurationError: another option cannot be used, or there is no such option.
     """
+    fresh_ms = ttl_ms(ttl, what=name)
     if not options:
-        ttl_ms(ttl)
         return Policy(ttl)
     unknown = options.keys() - set(_ALL)
     if unknown:
-        name = min(unknown)
-        raise ConfigurationError(f"there is no option {name!r}; allowed: {', '.join(_ALL)}", field=name)
-    early, stale = options.get("early", 0.0), options.get("stale")
+        first = min(unknown)
+        raise ConfigurationError(f"there is no option {first!r}; allowed: {', '.join(_ALL)}", field=first)
+    early, stale_ms = options.get("early", 0.0), _stale_ms(options.get("stale"), ttl)
     if isinstance(early, bool) or not isinstance(early, (int, float)) or not 0 <= early <= 1:
         raise ConfigurationError(
             f"early is {early!r}; allowed: a fraction of the ttl, 0 to 1", field="early", value=early
@@ -158,28 +159,28 @@ def policy_of(ttl: TTL, options: Options, *, flexible: bool = False) -> Policy:
         options.get("type"),
         check_jitter(options.get("jitter", 0.0)),
         early,
-        int((ttl_ms(ttl) or 0) * early),
-        _stale_ms(stale, ttl),
+        int((fresh_ms or 0) * early),
+        stale_ms,
         flexible,
         _none_ttl(options),
         _errors(options.get("errors", {})),
         options.get("template"),
-        bool(early or stale),
+        bool(early or stale_ms),
     )
 
 
 def _stale_ms(stale: Any, ttl: TTL) -> int:
-    if stale is None:
+    if stale in _NO_WINDOW:
         return 0
     if ttl is None:
         raise ConfigurationError("stale needs a ttl: what is fresh without end is never stale", field="stale")
-    return ttl_ms(stale) or 0
+    return _span_ms(stale, "stale")
 
 
 def _none_ttl(options: Options) -> TTL | Unset:
     ttl = options.get("none_ttl", UNSET)
     if ttl is not UNSET and not (isinstance(ttl, (int, float)) and ttl == 0):
-        ttl_ms(ttl)
+        ttl_ms(ttl, what="none_ttl")
     return ttl
 
 
@@ -194,8 +195,15 @@ def _errors(errors: Any) -> tuple[tuple[type[Exception], float | timedelta], ...
             raise ConfigurationError(
                 f"errors: {kind!r} is no class of exceptions", field="errors", value=kind
             )
-        ttl_ms(ttl)
+        _span_ms(ttl, f"errors[{kind.__name__}]")
     return tuple(errors.items())
+
+
+def _span_ms(span: Any, what: str) -> int:
+    """Milliseconds of what is a length of time, and has an end."""
+    if isinstance(span, bool) or not isinstance(span, int | float | timedelta):
+        raise InvalidTTLError(f"{what} {span!r} is a {type(span).__name__}: give seconds or a timedelta")
+    return ttl_ms(span, what=what) or 0
 
 
 def early_now(left_ms: int, early_ms: int, cost_ms: int) -> bool:

@@ -18,7 +18,7 @@ MAX_MS: Final = 100 * 365 * 24 * 3600 * 1000
 _MS: Final = timedelta(milliseconds=1)
 
 
-def ttl_ms(ttl: TTL, jitter: float = 0.0, now: datetime | None = None) -> int | None:
+def ttl_ms(ttl: TTL, jitter: float = 0.0, now: datetime | None = None, what: str = "ttl") -> int | None:
     """Milliseconds that an entry lives, None for without end.
 
     Args:
@@ -28,6 +28,7 @@ def ttl_ms(ttl: TTL, jitter: float = 0.0, now: datetime | None = None) -> int | 
         jitter: the result is shorter by a random part of up to this fraction, 0 <= jitter < 1, so that entries
             that were written together do not end together.
         now: the time that a datetime is compared with; the application's clock if None.
+        what: the argument that errors name.
 
     Raises:
         InvalidTTLError: zero, negative, not a number, too long, a naive datetime, one that has passed, or
@@ -39,12 +40,12 @@ def ttl_ms(ttl: TTL, jitter: float = 0.0, now: datetime | None = None) -> int | 
         return None
     elif isinstance(ttl, bool) or not isinstance(ttl, int | float | timedelta | datetime):
         raise errors.InvalidTTLError(
-            f"ttl {ttl!r} is a {type(ttl).__name__}: give seconds, a timedelta, an aware datetime, or None for without end"
+            f"{what} {ttl!r} is a {type(ttl).__name__}: give seconds, a timedelta, an aware datetime, or None for without end"
         )
     else:
-        ms = _inexact_ms(ttl, now)
+        ms = _inexact_ms(ttl, now, what)
     if not 0 < ms <= MAX_MS:
-        raise errors.InvalidTTLError(_why_not(ttl, ms))
+        raise errors.InvalidTTLError(_why_not(ttl, ms, what))
     return max(1, int(ms - random.random() * jitter * ms)) if jitter else ms
 
 
@@ -59,12 +60,12 @@ def check_jitter(jitter: float) -> float:
     return jitter
 
 
-def _inexact_ms(ttl: float | timedelta | datetime, now: datetime | None) -> int:
+def _inexact_ms(ttl: float | timedelta | datetime, now: datetime | None, what: str) -> int:
     """Whole milliseconds, rounded up so that what is positive stays positive. NaN counts as zero."""
     if isinstance(ttl, datetime):
         if ttl.utcoffset() is None:
             raise errors.InvalidTTLError(
-                f"ttl {ttl!r} has no time zone: make it aware, for instance with tzinfo=UTC"
+                f"{what} {ttl!r} has no time zone: make it aware, for instance with tzinfo=UTC"
             )
         ttl = ttl - (datetime.now(UTC) if now is None else now)
     if isinstance(ttl, timedelta):
@@ -75,10 +76,14 @@ def _inexact_ms(ttl: float | timedelta | datetime, now: datetime | None) -> int:
     return math.ceil(ttl * 1000)
 
 
-def _why_not(ttl: TTL, ms: int) -> str:
+def _why_not(ttl: TTL, ms: int, what: str) -> str:
     """The message for a number that is out of range."""
+    whole = what == "ttl"  # of an entry, which may be without end, or not be at all
     if ms > MAX_MS:
-        return f"ttl {ttl!r} is longer than 100 years: seconds are meant, and None is without end"
-    if isinstance(ttl, datetime):
-        return f"ttl {ttl!r} has passed: give a time to come, or forget the key"
-    return f"ttl {ttl!r} is not positive: give more than 0 seconds, None for without end, or forget the key"
+        why, instead = "is longer than 100 years: seconds are meant", ", and None is without end"
+    elif isinstance(ttl, datetime):
+        why, instead = "has passed: give a time to come", ", or forget the key"
+    else:
+        why = "is not positive: give more than 0 seconds"
+        instead = ", None for without end, or forget the key"
+    return f"{what} {ttl!r} {why}{instead if whole else ''}"

@@ -82,9 +82,7 @@ class ResponseCache:
         cache: Cache | None = None,
     ) -> None:
         self._app = app
-        options: Options = {"type": Kept, "template": "responses"}
-        if stale:
-            options["stale"] = stale
+        options: Options = {"type": Kept, "template": "responses", "stale": stale}
         self._policy = policy_of(ttl, options, flexible=bool(stale))
         self._rules = Rules(_names("vary", vary), _names("ignore", ignore), bool(stale))
         self._paths = None if paths is None else _texts("paths", paths)
