@@ -111,6 +111,13 @@ class TestMethods:
         assert face.get_many(("a", "b")) == {"b": None}
         assert face.set_many({}) == []
 
+    def test_one_text_is_not_several_keys(self, face: Face) -> None:
+        face.set("a", 1, timeout=60)
+        for method in (face.get_many, face.delete_many):
+            with pytest.raises(errors.InvalidKeyError, match="keys is the text 'abc'; give a list of keys"):
+                method("abc")
+        assert face.get("a") == 1
+
     def test_counters(self, face: Face) -> None:
         with pytest.raises(ValueError, match="'n' not found"):
             face.incr("n")

@@ -32,6 +32,7 @@ from gravito.atlas import Client
 from gravito.stasis._codec import Codec
 from gravito.stasis._failsafe import FailSafe
 from gravito.stasis._portal import portal
+from gravito.stasis._several import several
 from gravito.stasis._ttl import MAX_MS
 from gravito.stasis.cache import Cache
 
@@ -106,7 +107,7 @@ class GravitoCache(BaseCache):  # type: ignore[misc]  # Django has no types
         return await self._cache.forget(self._name(key, version))
 
     async def aget_many(self, keys: Iterable[str], version: int | None = None) -> dict[str, Any]:
-        names = {self._name(key, version): key for key in keys}
+        names = {self._name(key, version): key for key in several("keys", keys)}
         found = await self._cache.many(names, _MISSING)
         return {names[name]: value for name, value in found.items() if value is not _MISSING}
 
@@ -122,7 +123,7 @@ class GravitoCache(BaseCache):  # type: ignore[misc]  # Django has no types
         return [] if await self._cache.put_many(values, ttl) else list(data)
 
     async def adelete_many(self, keys: Iterable[str], version: int | None = None) -> None:
-        await self._cache.forget_many([self._name(key, version) for key in keys])
+        await self._cache.forget_many([self._name(key, version) for key in several("keys", keys)])
 
     async def aget_or_set(
         self, key: str, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
