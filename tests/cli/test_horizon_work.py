@@ -32,6 +32,22 @@ def test_a_worker_runs_jobs_and_drains_at_sigterm(application: Application) -> N
     assert application.texts() == ["begin a", "end a", "begin b", "end b"]
 
 
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_what_jobs_log_neither_steers_the_terminal_nor_forges_lines(
+    application: Application, processes: str
+) -> None:
+    forged = "2030-01-01 00:00:00,000 INFO all is well"
+    application.push("tell", f"\x1b[2J\x1b]0;title\x07\r{forged}\n{forged}")
+    said = application.run("horizon", "work", "app:horizon", "--burst", "--processes", processes)
+    assert not set(said) & {"\x1b", "\x07", "\r"}
+    assert forged in said
+    assert not [line for line in said.splitlines() if line.startswith("2030")]
+    assert "it says \\x1b[2J\\x1b]0;title\\x07\\r2030" in said
+    assert "is dead: LookupError: \\x1b[2J" in said
+    assert "\n    Traceback (most recent call last):\n" in said, "a traceback keeps its lines"
+    assert '\n        raise LookupError(f"no [bold]{text}' in said
+
+
 def test_a_killed_process_is_replaced_and_its_job_runs_again(application: Application) -> None:
     supervisor = application.start("horizon", "work", "app:horizon", "--no-schedules", "--processes", "2")
     application.push("slow", "a")
@@ -142,3 +158,32 @@ def test_a_schedule_is_listed_paused_and_run_by_hand(application: Application) -
 )
 def test_a_target_that_is_none_is_named(application: Application, target: str, said: str) -> None:
     assert said in application.run("horizon", "work", target, status=2)
+
+
+def test_schedules_that_cannot_fire_are_listed_with_the_problem(application: Application) -> None:
+    code = application.folder / "app.py"
+    code.write_text(
+        code.read_text()
+        + """
+horizon.schedule("seldom", note)
+horizon.schedule("empty").daily()
+horizon.schedule("shut", note).daily().at("02:00").between("08:00", "09:00")
+horizon.schedule("lacking", slow).daily()
+"""
+    )
+    rows = {
+        row["name"]: row for row in json.loads(application.run("schedule", "list", "app:horizon", "--json"))
+    }
+    assert [rows["yearly"]["problem"], rows["seldom"]["when"]] == [None, None]
+    for name, problem in (
+        ("seldom", "does not say how often"),
+        ("empty", "has nothing to run"),
+        ("shut", "never fires"),
+        ("lacking", "cannot run its job without arguments"),
+    ):
+        assert f"schedule '{name}' {problem}" in rows[name]["problem"]
+    assert "schedule 'seldom' does not say how often" in application.run("schedule", "list", "app:horizon")
+    for name in ("empty", "lacking"):
+        said = application.run("schedule", "run", "app:horizon", name, status=1)
+        assert f"Error: schedule '{name}'" in said
+        assert "Traceback" not in said

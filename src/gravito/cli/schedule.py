@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -12,10 +13,11 @@ from rich.table import Table
 
 from gravito.cli._output import complain, echo_json, say, show, table
 from gravito.cli._target import Json, Target, run_on
+from gravito.errors import ConfigurationError
 from gravito.horizon import Horizon
 from gravito.horizon._book import Book, Page, moment
-from gravito.horizon.call import Call
-from gravito.horizon.command import run_command
+from gravito.horizon._logs import log_lines
+from gravito.horizon._scheduled import check_schedule, scheduled
 from gravito.horizon.schedule import Schedule
 from gravito.horizon.scheduler import Scheduler
 
@@ -66,11 +68,7 @@ def run(target: Target, name: Name, as_json: Json = False) -> None:
 
     async def main(horizon: Horizon) -> None:
         schedule = _find(horizon, name)
-        if schedule.argv is not None:
-            call: Call[Any] = run_command.make(list(schedule.argv))
-        else:
-            call = schedule.what if isinstance(schedule.what, Call) else schedule.what.make()
-        handle = await horizon.push(call.tags(f"schedule:{schedule.name}"))
+        handle = await horizon.push(scheduled(schedule).tags(f"schedule:{schedule.name}"))
         text = f"{name} is queued as job {handle.id} on {handle.queue}."
         say(as_json, text, done=True, schedule=name, job=handle.id, queue=handle.queue)
 
@@ -113,6 +111,7 @@ def work(target: Target) -> None:
     """
 
     async def main(horizon: Horizon) -> None:
+        log_lines(logging.WARNING)
         scheduler = Scheduler(horizon)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -140,7 +139,9 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         rows=[
             (
                 *(row[column] or "never" for column in columns),
-                "; ".join(filter(None, ("paused" if row["paused"] else "", row["description"]))),
+                "; ".join(
+                    filter(None, ("paused" if row["paused"] else "", row["problem"], row["description"]))
+                ),
             )
             for row in rows
         ],
@@ -148,15 +149,21 @@ def _table(rows: list[dict[str, Any]]) -> Table:
 
 
 def _row(schedule: Schedule, page: Page, now: datetime) -> dict[str, Any]:
-    following = schedule.plan.after(now)
-    zone = schedule.plan.zone
+    plan, problem = None, None
+    try:
+        plan = schedule.plan
+        check_schedule(schedule)
+    except ConfigurationError as error:  # one that cannot fire hides no other
+        problem = str(error)
+    following, zone = (plan.after(now), plan.zone) if plan is not None else (None, UTC)
     return {
         "name": schedule.name,
-        "when": schedule.expression,
+        "when": None if plan is None else schedule.expression,
         "zone": schedule.timezone_name,
         "last": None if page.fired is None else _shown(moment(page.fired).astimezone(zone)),
         "next": None if following is None else _shown(following.astimezone(zone)),
         "paused": page.paused,
+        "problem": problem,
         "description": schedule.about,
     }
 
