@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 APPLICATION = """
-import os, time
+import logging, os, time
 from pathlib import Path
 from gravito.horizon import Horizon, job
 
@@ -33,17 +33,25 @@ def slow(text: str) -> None:
 def fail(text: str) -> None:
     raise LookupError(f"no [bold]{text}\x1b[31m")
 
+@job(retries=0)
+def tell(text: str) -> None:
+    try:
+        fail.function(text)
+    except LookupError:
+        logging.getLogger("app").exception("it says %s", text)
+    raise LookupError(text)
+
 horizon.schedule("often", note.make("fired")).every_second()
 horizon.schedule("yearly", note).yearly().description("once in a while")
 horizon.schedule("odd[/]name", note).yearly().description("[bold]swept\x1b[31m " + "more and " * 12 + "more")
 """
 PUSH = """
 import asyncio, sys
-from app import fail, horizon, note, slow
+from app import fail, horizon, note, slow, tell
 
 async def main():
     for text in sys.argv[2:]:
-        await {"note": note, "slow": slow, "fail": fail}[sys.argv[1]].push(text)
+        await {"note": note, "slow": slow, "fail": fail, "tell": tell}[sys.argv[1]].push(text)
     await horizon.aclose()
     await horizon.client.aclose()
 

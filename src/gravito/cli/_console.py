@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ import typer
 
 from gravito.errors import ConfigurationError, GravitoError
 from gravito.horizon import Horizon
+from gravito.horizon._logs import log_lines
 
 if TYPE_CHECKING:
     from gravito.horizon.console import Console
@@ -58,6 +60,7 @@ def run_console(horizon: Horizon, host: str, port: int, names: Sequence[str]) ->
     shown = f"[{host}]" if ":" in host else host
     typer.echo(f"Console at http://{shown}:{listener.getsockname()[1]}/; stop with Ctrl-C.")
     typer.echo(f"It answers to {', '.join(known)}{'' if token else '; without a token, this machine only'}.")
+    log_lines(logging.WARNING)
     asyncio.run(_serve(horizon, console, listener))
     typer.echo("Stopped.")
 

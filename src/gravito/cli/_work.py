@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import sys
@@ -19,6 +18,7 @@ from gravito.errors import ConfigurationError
 from gravito.horizon import Horizon
 from gravito.horizon._balance import Load
 from gravito.horizon._load import load_of
+from gravito.horizon._logs import log_lines
 from gravito.horizon.process import Work
 from gravito.horizon.supervisor import MISCONFIGURED, Supervisor
 
@@ -36,7 +36,7 @@ def become_worker(work: Work) -> NoReturn:
 
 def run_supervisor(horizon: Horizon, work: Work, processes: int, *, balance: bool, reload: bool) -> None:
     """Run several workers until told to stop."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    log_lines()
     try:
         asyncio.run(_supervise(horizon, work, processes, balance=balance, reload=reload))
     except ConfigurationError as error:

@@ -57,6 +57,7 @@ from gravito.errors import (
 )
 from gravito.horizon import _arguments, _backoff, _payload
 from gravito.horizon._current import running
+from gravito.horizon._logs import escaped
 from gravito.horizon._messages import Claimed, Done, Outcome
 from gravito.horizon._outcome import failure_of, note_of, pack_result, trail_of, waited
 from gravito.horizon._payload import (
@@ -380,7 +381,8 @@ class Runner:
             await tell_after(hooks.cancelled, job, error)
         elif outcome == "dead":
             failure = failure_of(job, error)  # its words: those of an encrypted job stay out of the log
-            log.error("job %s %s is dead: %s: %s", job.name, job.id, failure.type, failure.message)
+            said = escaped(failure.message)  # for handlers of the application's own
+            log.error("job %s %s is dead: %s: %s", escaped(job.name), job.id, failure.type, said)
             await self._tell_instance(job, error)
             await tell_after(hooks.died, job, error)
 

@@ -15,6 +15,7 @@ import threading
 import msgspec
 
 from gravito.errors import ConfigurationError, GravitoError, InjectionError
+from gravito.horizon._logs import log_lines
 from gravito.horizon.horizon import Horizon
 from gravito.horizon.scheduler import Scheduler
 from gravito.horizon.supervisor import MISCONFIGURED, RECYCLE, RETIRED
@@ -65,7 +66,7 @@ def run_worker(horizon: Horizon, work: Work) -> int:
     Returns:
         The exit status.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    log_lines()
     try:
         status = asyncio.run(_work(horizon, work))
     except* GravitoError as errors:
