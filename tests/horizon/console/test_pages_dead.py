@@ -57,6 +57,24 @@ async def test_a_group_is_retried_or_discarded_once_it_was_counted(browse: Make,
     assert "No job is dead." in (await browser.get("/dead")).text
 
 
+async def test_a_group_whose_error_is_not_known_does_not_stand_for_all(
+    browse: Make, dead: Repository, horizon: Horizon
+) -> None:
+    causes = horizon.broker("default").keys.part("causes")
+    await horizon.client.delete(causes)
+    await horizon.client.hset(causes, "|", "1:1700000000000:x")  # as from the thousandth error on
+    browser = browse()
+    text = (await browser.get("/dead?queue=default")).text
+    assert "(not known)" in text
+    assert "one by one" in text
+    assert "all of" not in text
+    headers = {**SAME, "x-csrf-token": await browser.csrf()}
+    data = {"do": "discard", "state": "dead", "queue": "default", "name": "", "error": "", "sure": "yes"}
+    answer = await browser.web.post("/api/actions/jobs.all", data=data, headers=headers)
+    assert (answer.status_code, answer.json()["error"]) == (409, "name is empty; leave it out to mean any")
+    assert (await dead.queue("default")).sizes.dead == 160
+
+
 async def test_long_work_is_done_in_parts_and_says_how_far_it_is(
     browse: Make, dead: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -261,6 +261,11 @@ async def act_on_all(ask: Ask) -> Reply:
     if state not in ALLOWED[do]:
         raise HorizonError(f"{do} is for jobs that are {' or '.join(ALLOWED[do])}, not {state!r}")
     queue = check_queue(ask.form.one("queue")) if ask.form.one("queue") else None
+    for (
+        field
+    ) in FILTER:  # an empty one may be a variable that was never set, or a group whose error is not known
+        if field.name in ask.form and not ask.form.one(field.name).strip():
+            raise HorizonError(f"{field.name} is empty; leave it out to mean any")
     wanted = read_filter(ask.form.one)
     if not ask.sure:
         number = await ask.repository.count(state, queue, wanted)
