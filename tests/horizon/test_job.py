@@ -8,6 +8,7 @@ import gc
 import pickle
 import threading
 from collections.abc import AsyncIterator, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -41,6 +42,7 @@ from gravito.horizon import (
 from gravito.horizon._current import current_horizon
 from gravito.horizon._payload import read_record
 from gravito.horizon._run import Runner, Well
+from gravito.horizon.call import Call
 from gravito.horizon.job import Definition, FunctionJob
 from gravito.horizon.options import Options, read_options
 
@@ -731,12 +733,85 @@ async def test_an_error_around_a_job_is_the_jobs(redis: Client) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("prefix", "a{b}"), ("prefix", ""), ("lease", 0.5), ("max_bytes", 0), ("patience", -1)],
+    [
+        ("prefix", "a{b}"),
+        ("prefix", ""),
+        ("lease", 0.5),
+        ("lease", "10"),
+        ("lease", True),
+        ("keep", 3600),
+        ("allow_eviction", "no"),
+        ("max_bytes", 0),
+        ("max_bytes", 1e6),
+        ("patience", -1),
+        ("patience", None),
+        ("limits", [QueueLimits()]),
+        ("limits", {"q": 5}),
+        ("limits", {"q": Rate(1)}),
+    ],
 )
 def test_settings_that_cannot_be_used(field: str, value: Any) -> None:
     with pytest.raises(ConfigurationError, match=field) as caught:
         HorizonSettings(**{field: value})
     assert caught.value.field == field
+
+
+def test_limits_of_a_queue_that_cannot_be_used() -> None:
+    for field, value in (
+        ("rate", "100/m"),
+        ("rate", Concurrency(1)),
+        ("concurrency", 5),
+        ("concurrency", Rate(1)),
+    ):
+        with pytest.raises(ConfigurationError, match=rf"{field} is .*{field.title()}\(...\) without `by`"):
+            QueueLimits(**{field: value})
+    with pytest.raises(ConfigurationError, match="no name for a queue"):
+        HorizonSettings(limits={"a queue": QueueLimits()})
+
+
+class Forgetful(Middleware):
+    def pushing(self, call: Call[Any]) -> Any:
+        call.tags("lost")
+
+
+class Late(Middleware):
+    async def pushing(self, call: Call[Any]) -> Any:  # type: ignore[override]
+        return call
+
+
+VARIABLE: ContextVar[str] = ContextVar("variable")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"settings": {"prefix": "x"}}, r"settings is .*; allowed: HorizonSettings\(...\)"),
+        ({"middleware": [Forgetful]}, r"middleware is <class .*Forgetful'>; allowed: a list of objects"),
+        ({"middleware": ["x"]}, "middleware is 'x'"),
+        ({"middleware": Forgetful()}, "middleware is .*; allowed: a list"),
+        ({"middleware": [Late()]}, r"Late.pushing is 'async'; allowed: a plain `def`"),
+        ({"carry": ["x"]}, "carry: 'x' is not allowed; allowed: a list of"),
+        ({"carry": "x"}, "carry: 'x' is not allowed"),
+        ({"carry": VARIABLE}, "carry: .*variable.* is not allowed"),
+        ({"carry": [VARIABLE, VARIABLE]}, "the same name"),
+    ],
+)
+def test_what_a_horizon_cannot_be_given(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        Horizon(**given)
+
+
+async def test_a_hook_that_forgets_to_return_the_call_is_told_by_name(redis: Client) -> None:
+    async with Horizon(redis, middleware=[Forgetful()]) as horizon:
+
+        @horizon.job
+        async def work() -> None: ...
+
+        with pytest.raises(
+            ConfigurationError, match=r"the middleware hook Forgetful.pushing returned None; it has to"
+        ):
+            await work.push()
+        assert (await horizon.broker("default").sizes()).totals == {}
 
 
 async def test_a_name_for_a_schedule_is_used_once(horizon: Horizon) -> None:

@@ -15,6 +15,8 @@ from gravito.horizon._payload import Extra
 
 __all__ = ["Carry"]
 
+_ALLOWED = "a list of contextvars.ContextVar objects, as carry=[request_id]"
+
 
 class Carry:
     """Takes them along at a push, and puts them back where the job runs.
@@ -24,9 +26,17 @@ class Carry:
 
     Args:
         variables: context variables with different names, whose values msgspec can encode.
+
+    Raises:
+        ConfigurationError: what was given is no context variable, or two have one name.
     """
 
     def __init__(self, variables: Sequence[ContextVar[Any]]) -> None:
+        many = isinstance(variables, Sequence)
+        wrong = [one for one in variables if not isinstance(one, ContextVar)] if many else [variables]
+        if wrong:
+            message = f"carry: {wrong[0]!r} is not allowed; allowed: {_ALLOWED}"
+            raise ConfigurationError(message, field="carry", value=wrong[0], allowed=_ALLOWED)
         self._variables = {variable.name: variable for variable in variables}
         if len(self._variables) != len(variables):
             raise ConfigurationError("carry: two context variables have the same name", field="carry")

@@ -15,6 +15,7 @@ from gravito.horizon import _current
 from gravito.horizon._batches import Batches
 from gravito.horizon._broker import Broker
 from gravito.horizon._carry import Carry
+from gravito.horizon._given import check_middleware, check_settings, pass_by
 from gravito.horizon._lifetime import Lifetime
 from gravito.horizon._packing import ALONE, Packer, Place
 from gravito.horizon._payload import Travel
@@ -65,7 +66,8 @@ class Horizon(Lifetime):
         middleware: see `Middleware`.
 
     Raises:
-        ConfigurationError: a key that is none, or the package for it is missing.
+        ConfigurationError: a key that is none, or the package for it is missing; something else than settings, context
+            variables or middleware was given for them.
     """
 
     def __init__(
@@ -78,6 +80,8 @@ class Horizon(Lifetime):
         middleware: Sequence[Middleware] = (),
     ) -> None:
         super().__init__()
+        check_settings(settings)
+        check_middleware(middleware)
         self.settings = settings or HorizonSettings()
         self.carry = Carry(carry)
         self.hooks = Hooks(middleware)
@@ -233,7 +237,7 @@ class Horizon(Lifetime):
         if not isinstance(call, Call):
             raise PayloadError(f"{call!r} cannot be pushed; build it by `job.make(...)`")
         for hook in self.hooks.pushing:
-            call = hook(call)
+            call = pass_by(hook, call)
         travel = self._packer.pack(call, self.broker(call.queue, loop).now_ms(), place)
         queue, envelope = travel
         return travel, JobHandle(self, queue, envelope.id, call.definition)

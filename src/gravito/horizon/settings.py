@@ -9,6 +9,7 @@ import msgspec
 
 from gravito.errors import ConfigurationError
 from gravito.horizon._broker import Retention
+from gravito.horizon._keys import check_queue
 from gravito.horizon.options import Concurrency, Rate
 
 __all__ = ["HorizonSettings", "QueueLimits"]
@@ -27,8 +28,9 @@ class QueueLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name in ("rate", "concurrency"):
-            limit = getattr(self, name)
-            _check(name, limit, limit is None or limit.by is None, "without `by`, which belongs to a job")
+            limit, kind = getattr(self, name), Rate if name == "rate" else Concurrency
+            good = limit is None or (isinstance(limit, kind) and limit.by is None)
+            _check(name, limit, good, f"{kind.__name__}(...) without `by`, which belongs to a job")
 
 
 class HorizonSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,9 +61,25 @@ class HorizonSettings(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         good = isinstance(self.prefix, str) and self.prefix and not set(self.prefix) & set("{} ")
         _check("prefix", self.prefix, bool(good), "a text without braces and spaces")
-        _check("lease", self.lease, 1 <= self.lease <= 3600, "seconds from 1 to 3600")
-        _check("max_bytes", self.max_bytes, 0 < self.max_bytes <= 100 * 1024 * 1024, "bytes, up to 100 MiB")
-        _check("patience", self.patience, 0 <= self.patience <= 3600, "seconds from 0 to 3600")
+        _check("lease", self.lease, _between(self.lease, 1, 3600), "seconds from 1 to 3600")
+        _check("keep", self.keep, isinstance(self.keep, Retention), "Retention(...)")
+        _check("allow_eviction", self.allow_eviction, isinstance(self.allow_eviction, bool), "True or False")
+        _check("limits", self.limits, _are_limits(self.limits), "a dict of QueueLimits(...) by queue")
+        good = isinstance(self.max_bytes, int) and _between(self.max_bytes, 1, 100 * 1024 * 1024)
+        _check("max_bytes", self.max_bytes, good, "bytes, up to 100 MiB")
+        _check("patience", self.patience, _between(self.patience, 0, 3600), "seconds from 0 to 3600")
+
+
+def _between(value: Any, least: float, most: float) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value <= most
+
+
+def _are_limits(value: Any) -> bool:
+    if not isinstance(value, Mapping):
+        return False
+    for queue in value:
+        check_queue(queue)
+    return all(isinstance(limits, QueueLimits) for limits in value.values())
 
 
 def _check(name: str, value: Any, good: bool, allowed: str) -> None:
