@@ -23,7 +23,7 @@ from gravito.horizon._acts import ALLOWED, Acted, Action
 from gravito.horizon._index import State
 from gravito.horizon._keys import check_id, check_queue
 from gravito.horizon._rows import Filter
-from gravito.horizon.console._fields import FILTER, QUEUE, Parameter, check
+from gravito.horizon.console._fields import FILTER, QUEUE, InvalidError, Parameter, check
 from gravito.horizon.console._format import count
 from gravito.horizon.console._security import add_cookie
 from gravito.horizon.console._site import Ask, NotFoundError, Site
@@ -111,8 +111,11 @@ def _asked(ask: Ask) -> Function:
     name = ask.place("name")
     if name not in ACTIONS:
         raise NotFoundError(f"There is no action {name!r}; there are {', '.join(sorted(ACTIONS))}.")
-    check(((key, ()) for key in ask.request.query_params), ())
-    check(ask.form.items(), ACTIONS[name].fields, (*_OURS, "back"))
+    fields = ACTIONS[name].fields
+    for key in ask.request.query_params:
+        allowed = ", ".join(field.name for field in fields)
+        raise InvalidError(f"{key[:50]!r} is in the address; an action takes the fields of a form: {allowed}")
+    check(ask.form.items(), fields, (*_OURS, "back"))
     return ACTIONS[name].do
 
 
