@@ -101,7 +101,7 @@ async def tell_after(hooks: Sequence[Callable[..., Any]], *args: Any) -> None:
             log.warning("middleware hooks were cut short: the job was stopped when it had just ended")
             return
         except BaseException:
-            _log_failure(hook)
+            log.exception("the middleware hook %s failed", _named(hook))
 
 
 async def tell(hooks: Sequence[Callable[..., Any]], *args: Any) -> None:
@@ -112,11 +112,11 @@ async def tell(hooks: Sequence[Callable[..., Any]], *args: Any) -> None:
             if inspect.isawaitable(answer):
                 await answer
         except Exception:
-            _log_failure(hook)
+            log.exception("the middleware hook %s failed", _named(hook))
 
 
-def _log_failure(hook: Callable[..., Any]) -> None:
-    log.error("the middleware hook %s failed", getattr(hook, "__qualname__", hook), exc_info=True)
+def _named(hook: Callable[..., Any]) -> str:
+    return str(getattr(hook, "__qualname__", hook))
 
 
 def _written(middleware: Sequence[Middleware], name: str) -> tuple[Callable[..., Any], ...]:

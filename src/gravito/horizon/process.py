@@ -11,6 +11,8 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Coroutine
+from typing import Any
 
 import msgspec
 
@@ -22,6 +24,8 @@ from gravito.horizon.supervisor import MISCONFIGURED, RECYCLE, RETIRED
 from gravito.horizon.worker import Worker, WorkerOptions
 
 __all__ = ["Work", "run_worker"]
+
+_log = logging.getLogger("gravito.horizon")
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,9 +78,7 @@ def run_worker(horizon: Horizon, work: Work) -> int:
             print(f"Error: {error}", file=sys.stderr)
         status = MISCONFIGURED if errors.subgroup((ConfigurationError, InjectionError)) else 1
     if any(thread.name.startswith("gravito-job") for thread in threading.enumerate()):
-        logging.getLogger("gravito.horizon").warning(
-            "jobs in threads did not end; the process ends without them"
-        )
+        _log.warning("jobs in threads did not end; the process ends without them")
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
@@ -85,24 +87,24 @@ def run_worker(horizon: Horizon, work: Work) -> int:
 
 async def _work(horizon: Horizon, work: Work) -> int:
     worker = Worker(horizon, work.options())
-    scheduler = Scheduler(horizon) if work.schedules and horizon.schedules and not work.burst else None
+    scheduler = Scheduler(horizon) if work.schedules and not work.burst else None
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stop)
     print(f"Working on {', '.join(work.queues)} as {worker.id}; stop with Ctrl-C.", flush=True)
     helpers = []
     if scheduler is not None:
-        helpers = [asyncio.create_task(scheduler.run()), asyncio.create_task(_stop_along(worker, scheduler))]
+        helpers = [_helper(worker, _fire(worker, scheduler)), _helper(worker, _stop_along(worker, scheduler))]
     if work.supervisor is not None:
-        helpers.append(asyncio.create_task(_end_with_parent(worker, work.supervisor)))
+        helpers.append(_helper(worker, _end_with_parent(worker, work.supervisor)))
     try:
         tally = await worker.run()
     finally:
         if scheduler is not None:
             scheduler.stop()
-        for task in helpers[1 if scheduler is not None else 0 :]:  # the scheduler ends by itself
-            task.cancel()
-        await asyncio.gather(*helpers, return_exceptions=True)
+        for task in helpers[1 if worker.started.is_set() and scheduler is not None else 0 :]:
+            task.cancel()  # a scheduler that has begun ends by itself
+        ends = await asyncio.gather(*helpers, return_exceptions=True)
         await horizon.aclose()
         await horizon.client.aclose()
     print(
@@ -110,9 +112,31 @@ async def _work(horizon: Horizon, work: Work) -> int:
         f"{tally.cancelled} cancelled, {tally.released} released.",
         flush=True,
     )
+    if any(isinstance(end, Exception) for end in ends):
+        return 1
     if work.supervisor is not None and worker.retired:
         return RETIRED
     return RECYCLE if worker.recycle else 0
+
+
+def _helper(worker: Worker, run: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """A task beside the worker; when it fails the process ends, since it would go on by halves."""
+
+    def look(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.critical("a part of this process failed, so it ends", exc_info=error)
+            worker.stop()
+
+    task = asyncio.create_task(run)
+    task.add_done_callback(look)
+    return task
+
+
+async def _fire(worker: Worker, scheduler: Scheduler) -> None:
+    """Fire schedules while the worker takes jobs; those that its start-up hooks added are among them."""
+    await worker.started.wait()
+    if scheduler.horizon.schedules:
+        await scheduler.run()
 
 
 async def _stop_along(worker: Worker, scheduler: Scheduler) -> None:

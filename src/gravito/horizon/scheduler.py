@@ -6,15 +6,16 @@ import asyncio
 import inspect
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from gravito import errors
 from gravito.horizon._book import Book, Fire, Page, digest, due, milliseconds, moment
-from gravito.horizon.call import Call
+from gravito.horizon._pack import check
+from gravito.horizon._scheduled import check_schedule, scheduled
 from gravito.horizon.command import run_command
 
 if TYPE_CHECKING:
@@ -30,20 +31,24 @@ _log = logging.getLogger("gravito.horizon")
 _LONGEST: Final = (
     15.0  # seconds between two looks into the book, so that pauses and other schedulers' ends are seen
 )
+_AGAIN: Final = 300  # seconds, at most, until a schedule that cannot fire is tried again
+_CONDITION: Final = 10.0  # seconds that a condition may take; all schedules wait for it
 
 
 class Scheduler:
     """Fires the schedules of a Horizon until it is stopped.
 
     The time is the server's, so the machines' clocks do not matter. A fire and what it pushes are noted in one step
-    on the server; from there it reaches its queue once, whoever dies meanwhile.
+    on the server; from there it reaches its queue once, whoever dies meanwhile. A schedule that cannot fire is logged
+    and tried again, in growing pauses; what it misses until then is made up for by its policy.
 
     Args:
-        horizon: whose schedules.
+        horizon: whose schedules; those that are added later count, too.
         clock: the server's time in ms -> the time in ms that schedules go by; for tests that move it.
 
     Raises:
-        ConfigurationError: a schedule that does not say how often, or has nothing to run.
+        ConfigurationError: a schedule that does not say how often, has nothing to run or not all arguments for it, or
+            never fires.
     """
 
     def __init__(self, horizon: Horizon, clock: Callable[[int], int] = lambda now: now) -> None:
@@ -52,27 +57,32 @@ class Scheduler:
         self._clock = clock
         self._stopped = asyncio.Event()
         self._host = socket.gethostname()
-        self._plans = {name: schedule.plan for name, schedule in horizon.schedules.items()}
+        self._plans: dict[Schedule, Plan] = {}  # of those that were seen
+        self._failing: dict[Schedule, tuple[int, int]] = {}  # failures in a row, and ms of the next try
         self._local: set[asyncio.Task[None]] = set()  # commands that run on this machine
         for schedule in horizon.schedules.values():
-            _check(schedule)
+            self._plan(schedule)
 
     def __repr__(self) -> str:
-        return f"<Scheduler of {len(self._plans)} schedules, {self.fired} fired>"
+        return f"<Scheduler of {len(self.horizon.schedules)} schedules, {self.fired} fired>"
 
     def stop(self) -> None:
         """Let `run` return."""
         self._stopped.set()
 
     async def run(self) -> None:
-        """Fire until `stop`."""
+        """Fire until `stop`; a server that is away is no reason to end."""
         book = Book(self.horizon)
+        failures = 0
         while not self._stopped.is_set():
             try:
                 pause = await self.tick(book)
-            except errors.GravitoError as error:
-                _log.warning("schedules cannot fire now: %s", error)
+                failures = 0
+            except Exception as error:
                 pause = 1.0
+                level = logging.DEBUG if failures else logging.WARNING  # once, however long it lasts
+                failures += 1
+                _log.log(level, "schedules cannot fire now: %s; trying again", error, exc_info=_trace(error))
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopped.wait(), pause)
         for task in self._local:
@@ -87,20 +97,47 @@ class Scheduler:
         """
         server, pages = await book.read()
         now = self._clock(server)
+        following = now + round(_LONGEST * 1000)
         fires = []
-        for name, schedule in self.horizon.schedules.items():
-            fire = await self._fire(
-                schedule, self._plans[name], pages.get(self._entry(schedule), Page()), now
-            )
+        for schedule in list(self.horizon.schedules.values()):
+            fire, following_of_it = await self._look(schedule, pages, now)
             if fire is not None:
                 fires.append((schedule, fire))
+            following = min(following, following_of_it or following)
         if fires:
             taken = await book.note([fire for _, fire in fires])
             for (schedule, fire), first in zip(fires, taken, strict=True):
                 if first:
                     self._happened(schedule, fire)
         await book.relay()
-        return self._until_next(now)
+        return max((following - now) / 1000, 0.001)
+
+    async def _look(
+        self, schedule: Schedule, pages: Mapping[str, Page], now: int
+    ) -> tuple[Fire | None, int | None]:
+        """What a schedule fires now, and the ms of the next look at it. One that fails holds up no other."""
+        failures, again = self._failing.get(schedule, (0, 0))
+        if now < again:
+            return None, again
+        try:
+            plan = self._plan(schedule)
+            fire = await self._fire(schedule, plan, pages.get(self._entry(schedule), Page()), now)
+            following = plan.after(moment(now))
+        except (Exception, SystemExit) as error:  # the user's own code runs in there
+            pause = min(2 ** min(failures, 10), _AGAIN)
+            self._failing[schedule] = (failures + 1, now + pause * 1000)
+            text = "schedule %r cannot fire: %s; trying again in %d s"
+            _log.error(text, schedule.name, error, pause, exc_info=_trace(error))
+            return None, now + pause * 1000
+        self._failing.pop(schedule, None)
+        return fire, None if following is None else milliseconds(following)
+
+    def _plan(self, schedule: Schedule) -> Plan:
+        plan = self._plans.get(schedule)
+        if plan is None:
+            check_schedule(schedule)
+            plan = self._plans[schedule] = schedule.plan
+        return plan
 
     async def _fire(self, schedule: Schedule, plan: Plan, page: Page, now: int) -> Fire | None:
         name, mark = self._entry(schedule), digest(plan)
@@ -117,17 +154,13 @@ class Scheduler:
         return Fire(name, page.last, mark, milliseconds(last), travels)
 
     def _travel(self, schedule: Schedule, at: int) -> Travel:
-        what = schedule.what
-        if schedule.argv is not None:
-            what = run_command.make(list(schedule.argv))
-        call: Call[Any] = what if isinstance(what, Call) else what.make()
-        call = call.tags(f"schedule:{schedule.name}").meta(schedule=schedule.name, fire=at)
+        call = scheduled(schedule).tags(f"schedule:{schedule.name}").meta(schedule=schedule.name, fire=at)
         (queue, envelope), _ = self.horizon.prepare(call)
         if schedule.overlap is not None:
             envelope = msgspec.structs.replace(
                 envelope, unique=f"schedule:{self._entry(schedule)}", unique_for=schedule.overlap * 1000
             )
-        return queue, envelope
+        return queue, check(envelope)  # here: what the queue refuses would hold up all that is fired later
 
     def _happened(self, schedule: Schedule, fire: Fire) -> None:
         times = len(fire.travels) or fire.here
@@ -142,17 +175,17 @@ class Scheduler:
     def _entry(self, schedule: Schedule) -> str:
         return f"{schedule.name}@{self._host}" if schedule.everywhere else schedule.name
 
-    def _until_next(self, now: int) -> float:
-        nexts = [plan.after(moment(now)) for plan in self._plans.values()]
-        soonest = min((milliseconds(at) for at in nexts if at is not None), default=None)
-        return _LONGEST if soonest is None else min(max((soonest - now) / 1000, 0.001), _LONGEST)
-
 
 async def _run_here(schedule: Schedule) -> None:
     try:
         await run_command(list(schedule.argv or ()))
-    except errors.HorizonError as error:
-        _log.error("schedule %r: %s", schedule.name, error)
+    except Exception as error:
+        _log.error("schedule %r: %s", schedule.name, error, exc_info=_trace(error))
+
+
+def _trace(error: BaseException) -> BaseException | None:
+    """Where it came from, unless its text says all."""
+    return None if isinstance(error, errors.GravitoError) else error
 
 
 async def _wanted(schedule: Schedule) -> bool:
@@ -161,19 +194,9 @@ async def _wanted(schedule: Schedule) -> bool:
     try:
         answer = schedule.condition()
         if inspect.isawaitable(answer):
-            answer = await answer
-    except Exception:
+            async with asyncio.timeout(_CONDITION):
+                answer = await answer
+    except (Exception, SystemExit):
         _log.exception("schedule %r: its condition failed, so this fire is left out", schedule.name)
         return False
     return bool(answer)
-
-
-def _check(schedule: Schedule) -> None:
-    if schedule.argv is None and not hasattr(schedule.what, "make") and not isinstance(schedule.what, Call):
-        raise errors.ConfigurationError(
-            f"schedule {schedule.name!r} has nothing to run: give it a job, as `horizon.schedule(name, job)`, or a "
-            "`.command(...)`",
-            field="schedule",
-            value=schedule.what,
-            allowed="a job, a job with arguments, or a command",
-        )

@@ -15,6 +15,7 @@ from gravito.errors import ConfigurationError
 from gravito.horizon._heartbeat import Heartbeat, Order, resident_memory
 from gravito.horizon._lane import Lane
 from gravito.horizon._messages import Claimed, Done
+from gravito.horizon._minded import minded
 from gravito.horizon._places import Places
 from gravito.horizon._quarantine import Quarantine
 from gravito.horizon._run import Well
@@ -60,6 +61,7 @@ class Worker:
         self._ended = 0  # jobs so far; tells whether a lane's last look is still true
         self.quarantine = Quarantine()
         self._places: Places  # for what is no coroutine; made by `run`, in its loop
+        self.started = asyncio.Event()  # the application's start-up hooks have run
         self._stopped = asyncio.Event()  # somebody asked for the end
 
     def __repr__(self) -> str:
@@ -95,6 +97,7 @@ class Worker:
         for rank, queue in enumerate(self.options.queues):  # a wrong name is refused before anything starts
             self.lanes.append(Lane(self, self.horizon.broker(queue), rank))
         await self.horizon.startup()
+        self.started.set()
         watch = StallWatch(
             self._busy_with,
             self._renew,
@@ -104,12 +107,12 @@ class Worker:
         )
         heartbeat = Heartbeat(self, self._obey)
         helpers = [
-            asyncio.create_task(self._watch_deadlines()),
-            asyncio.create_task(self._drain_when_asked()),
-            asyncio.create_task(heartbeat.run()),
+            asyncio.create_task(minded("the watch on deadlines", self._watch_deadlines)),
+            asyncio.create_task(minded("the drain", self._drain_when_asked)),
+            asyncio.create_task(minded("the heartbeat", heartbeat.run)),
         ]
         if self.horizon.alerts:
-            helpers.append(asyncio.create_task(AlertWatch(self.horizon).run()))
+            helpers.append(asyncio.create_task(minded("the watch on alerts", AlertWatch(self.horizon).run)))
         try:
             async with asyncio.TaskGroup() as group:
                 for lane in self.lanes:
