@@ -20,7 +20,7 @@ from tests.waiting import until
 
 import gravito.stasis
 from gravito import errors
-from gravito.atlas import Client
+from gravito.atlas import Client, Redis
 from gravito.stasis import Cache, Codec, Event, MemoryStore, NullStore, Result
 from gravito.stasis._compression import compress
 
@@ -529,6 +529,10 @@ async def test_factories_that_cannot_be(cache: Cache, factory: Any) -> None:
         ({"ttl": -1}, "ttl -1 is not positive"),
         ({"lease": 0}, "lease is 0"),
         ({"retry": "1"}, "retry is '1'"),
+        ({"ttl": datetime(2100, 1, 1, tzinfo=UTC)}, "ttl is a datetime, which is one moment for all entries"),
+        ({"codec": "json"}, r'codec is of type str; allowed: a Codec, like Codec\("json"\), or None'),
+        ({"fail_safe": 5}, r"fail_safe is of type int; allowed: a FailSafe, like FailSafe\(timeout=1\.0\)"),
+        ({"connection": 5}, "connection is of type int; allowed: a connection's name, a Client, or None"),
     ],
 )
 def test_settings_that_cannot_be(settings: dict[str, Any], message: str) -> None:
@@ -541,6 +545,38 @@ async def test_an_unknown_connection_and_an_unknown_event() -> None:
         await Cache(connection="nowhere").get("k")
     with pytest.raises(errors.ConfigurationError, match="there is no event 'hits'"):
         Cache("null").on("hits", print)
+    with pytest.raises(errors.ConfigurationError, match="callback is 5; allowed: a function that takes"):
+        Cache("null").on("hit", 5)  # type: ignore[arg-type]  # the point
+
+
+async def test_the_default_connections_facade_is_a_connection() -> None:
+    assert Cache(connection=Redis)._client() is Redis
+
+
+@pytest.mark.parametrize("template", [5, ["a"], ""])
+async def test_templates_of_statistics_that_cannot_be(cache: Cache, template: Any) -> None:
+    with pytest.raises(errors.ConfigurationError, match=r"template is .*; allowed: a text") as raised:
+        await cache.remember("k", 60, lambda: 1, template=template)
+    assert raised.value.field == "template"
+    assert await cache.missing("k")
+
+
+@pytest.mark.parametrize("wanted", ["User", 5, [int]])
+async def test_what_is_no_type(cache: Cache, wanted: Any) -> None:
+    await cache.put("k", 1, 60)
+    await cache.put("boxed", {1, 2}, 60)
+    await cache.increment("n")
+    for key in ("k", "boxed", "n"):
+        reads: tuple[Callable[..., Awaitable[Any]], ...] = (
+            partial(cache.get, key),
+            partial(cache.many, [key]),
+            partial(cache.pull, key),
+            partial(cache.remember, key, 60, lambda: 1),
+        )
+        for read in reads:
+            with pytest.raises(errors.ConfigurationError, match=r"type is .*; allowed: a class") as raised:
+                await read(type=wanted)
+            assert raised.value.field == "type"
 
 
 @pytest.mark.parametrize("junk", [b"", b"\xc5", b"\xc5V", b"junk" * 20, b"\xc5V" + b"\xff" * 60])

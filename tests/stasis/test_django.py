@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import django
@@ -173,6 +174,12 @@ class TestMethods:
         assert face.clear() is None
         assert (face.get("k"), face.get("k", version=2)) == (None, None)
         assert asyncio.run(by(redis, "GET", "of somebody else")) == "1"
+
+    @pytest.mark.parametrize("timeout", ["x", timedelta(seconds=5)])
+    def test_timeouts_that_cannot_be(self, face: Face, timeout: Any) -> None:
+        with pytest.raises(errors.InvalidTTLError, match=r"timeout .* is a .*: give seconds, None"):
+            face.set("k", 1, timeout)
+        assert face.get("k") is None
 
     @pytest.mark.parametrize("timeout", [0, -1, -0.5])
     def test_what_ends_at_once(self, face: Face, timeout: float) -> None:

@@ -492,7 +492,7 @@ async def test_costs_that_cannot_be(redis: Client, kind: Kind, cost: Any) -> Non
     assert await redis.keys("*") == []
 
 
-@pytest.mark.parametrize("timeout", [-1, float("nan"), True])
+@pytest.mark.parametrize("timeout", [-1, float("nan"), True, "x", [1]])
 async def test_timeouts_that_cannot_be(redis: Client, timeout: Any) -> None:
     with pytest.raises(errors.ConfigurationError, match="timeout is"):
         await Limiter(redis, "login", limit=5, per=60).wait(timeout)

@@ -6,11 +6,15 @@ import types
 from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any, Final, Union, get_args, get_origin
 
-__all__ = ["classes_in", "fits"]
+from gravito.errors import ConfigurationError
+
+__all__ = ["check_type", "classes_in", "fits"]
 
 _UNIONS: Final = (Union, types.UnionType)
 _EACH: Final = (list, set, frozenset, Sequence, Set)
 _PAIRS: Final = (dict, Mapping)
+# instances of these are no types
+_VALUES: Final = (str, bytes, int, float, list, tuple, dict, set, frozenset)
 
 
 def classes_in(annotation: Any) -> Iterator[type]:
@@ -40,6 +44,19 @@ def fits(value: Any, annotation: Any) -> bool:
     if not isinstance(origin, type) or not isinstance(value, origin) or not parts:
         return False
     return _parts_fit(value, origin, parts)
+
+
+def check_type(wanted: Any) -> None:
+    """Say what is wrong with a `type` that is no type, like the name of one.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    if isinstance(wanted, _VALUES):
+        allowed = "a class or an annotation, like User or list[int]"
+        raise ConfigurationError(
+            f"type is {wanted!r:.100}; allowed: {allowed}", field="type", value=wanted, allowed=allowed
+        )
 
 
 def _parts_fit(value: Any, origin: type, parts: tuple[Any, ...]) -> bool:

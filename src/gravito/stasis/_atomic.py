@@ -151,7 +151,7 @@ class Atomic(Values):
         try:
             core.guard.check()
             yield
-        except errors.CacheError:  # of the call itself
+        except (errors.CacheError, errors.ConfigurationError):  # of the call itself
             raise
         except Exception as error:
             core.lost(error, key, quiet=True)

@@ -19,6 +19,7 @@ from operator import itemgetter
 from typing import Any, Final
 
 from gravito import errors
+from gravito.stasis._annotations import check_type
 from gravito.stasis._compression import NAMES, announced, compress, compression_id, decompress
 from gravito.stasis._faithful import is_plain
 from gravito.stasis._models import Models
@@ -185,6 +186,7 @@ class Codec:
 
         Raises:
             UnreadableValueError: for the cache a miss. The message says why, and what to do.
+            ConfigurationError: the type is none.
         """
         return self.decode_now(body, key, type, at, _MOST)
 
@@ -203,6 +205,7 @@ class Codec:
                 packed = decompress(packed, flags >> 4, self._max_bytes)
             return self._formats[flags & 7].loads(packed, bool(flags & _BOXED), type)
         except Exception as error:  # the bytes may be anybody's: whatever they cause is a miss
+            check_type(type)
             raise _unreadable(key, error) from error
 
     def decode_all(self, bodies: Sequence[Any], at: int) -> list[Any] | None:
@@ -225,6 +228,7 @@ class Codec:
             data = await asyncio.to_thread(decompress, packed, flags >> 4, self._max_bytes)
             return self._formats[flags & 7].loads(data, bool(flags & _BOXED), type)
         except Exception as error:  # as above
+            check_type(type)
             raise _unreadable(key, error) from error
 
     def _unsigned(self, flags: int, data: memoryview, key: str) -> memoryview:

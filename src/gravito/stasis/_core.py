@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from weakref import WeakKeyDictionary
 
 from gravito import errors
+from gravito.stasis._annotations import check_type
 from gravito.stasis._blob import COUNTER, Blob
 from gravito.stasis._codec import Codec
 from gravito.stasis._events import Events, Kind
@@ -246,6 +247,7 @@ class Core:
             number = int(blob.body)
             return number if type is None else as_type(number, type)
         except Exception as error:  # the bytes may be anybody's, and so is what their type raises
+            check_type(type)
             raise errors.UnreadableValueError(
                 f"{entry!r} cannot be read: it is a counter, and {error}"
             ) from error

@@ -50,7 +50,7 @@ class Events:
         """Call `callback(event)` at each event of a kind; what is returned ends that.
 
         Raises:
-            ConfigurationError: there is no such kind.
+            ConfigurationError: there is no such kind, or nothing to call.
         """
         if kind not in KINDS:
             raise ConfigurationError(
@@ -58,6 +58,12 @@ class Events:
                 field="event",
                 value=kind,
                 allowed=KINDS,
+            )
+        if not callable(callback):
+            raise ConfigurationError(
+                f"callback is {callback!r:.100}; allowed: a function that takes an event, plain or async",
+                field="callback",
+                value=callback,
             )
         setattr(self, kind, (*getattr(self, kind), callback))
         return lambda: setattr(self, kind, tuple(one for one in getattr(self, kind) if one is not callback))

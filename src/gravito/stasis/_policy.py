@@ -12,6 +12,7 @@ from typing import Any, Final, Generic, TypedDict, TypeVar
 import msgspec
 
 from gravito.errors import ConfigurationError, InvalidTTLError
+from gravito.stasis._annotations import check_type
 from gravito.stasis._blob import OWN_TTL, SERVE_STALE
 from gravito.stasis._several import several
 from gravito.stasis._ttl import TTL, check_jitter, ttl_ms
@@ -149,6 +150,7 @@ def policy_of(ttl: TTL, options: Options, *, flexible: bool = False, name: str =
     if unknown:
         first = min(unknown)
         raise ConfigurationError(f"there is no option {first!r}; allowed: {', '.join(_ALL)}", field=first)
+    check_type(options.get("type"))
     early, stale_ms = options.get("early", 0.0), _stale_ms(options.get("stale"), ttl)
     if isinstance(early, bool) or not isinstance(early, (int, float)) or not 0 <= early <= 1:
         raise ConfigurationError(
@@ -164,9 +166,19 @@ def policy_of(ttl: TTL, options: Options, *, flexible: bool = False, name: str =
         flexible,
         _none_ttl(options),
         _errors(options.get("errors", {})),
-        options.get("template"),
+        _template(options.get("template")),
         bool(early or stale_ms),
     )
+
+
+def _template(template: Any) -> str | None:
+    if template is not None and not (isinstance(template, str) and template):
+        raise ConfigurationError(
+            f"template is {template!r:.100}; allowed: a text to count the key with",
+            field="template",
+            value=template,
+        )
+    return template
 
 
 def _stale_ms(stale: Any, ttl: TTL) -> int:

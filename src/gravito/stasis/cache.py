@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from gravito import errors
 from gravito.atlas import DB, Client
+from gravito.atlas.facade import RedisFacade
 from gravito.stasis._codec import Codec
 from gravito.stasis._computed import Computed
 from gravito.stasis._core import Core
@@ -56,7 +57,8 @@ class Cache(Computed):
             object with the methods of `Store`.
         connection: the name of a connection, a client, or None for the default connection.
         prefix: begins every key on the server. Caches with one prefix are one cache.
-        ttl: where a call names none: seconds, a timedelta, or None for without end.
+        ttl: where a call names none: seconds, a timedelta, or None for without end; a datetime would be one moment for
+            all entries to come.
         codec: how values become bytes; a `Codec`, or None for MessagePack.
         fail_safe: what happens without the store.
         lease: seconds after which another process takes over a factory whose process is gone.
@@ -64,6 +66,7 @@ class Cache(Computed):
 
     Raises:
         ConfigurationError: there is no such store, or another setting that cannot be used.
+        InvalidTTLError: a ttl that cannot be used.
     """
 
     def __init__(
@@ -89,6 +92,15 @@ class Cache(Computed):
             raise errors.ConfigurationError(
                 f"the store is of type {type(store).__name__}, which lacks methods of gravito.stasis.Store",
                 field="store",
+            )
+        _of_type(
+            "connection", connection, (str, Client, RedisFacade), "a connection's name, a Client, or None"
+        )
+        _of_type("codec", codec, Codec, 'a Codec, like Codec("json"), or None')
+        _of_type("fail_safe", fail_safe, FailSafe, "a FailSafe, like FailSafe(timeout=1.0), or None")
+        if isinstance(ttl, datetime):
+            raise errors.InvalidTTLError(
+                "ttl is a datetime, which is one moment for all entries to come; give seconds or a timedelta"
             )
         ttl_ms(ttl)
         self._store = store
@@ -246,6 +258,13 @@ class Cache(Computed):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def _of_type(field: str, value: Any, kind: type | tuple[type, ...], allowed: str) -> None:
+    if value is not None and not isinstance(value, kind):
+        raise errors.ConfigurationError(
+            f"{field} is of type {type(value).__name__}; allowed: {allowed}", field=field, allowed=allowed
+        )
 
 
 def _ms(field: str, seconds: Any) -> int:

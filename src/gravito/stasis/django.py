@@ -212,6 +212,10 @@ class GravitoCache(BaseCache):  # type: ignore[misc]  # Django has no types
         seconds: float | None = self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout
         if seconds is None:
             return None
+        if not isinstance(seconds, int | float):
+            raise errors.InvalidTTLError(
+                f"timeout {seconds!r} is a {type(seconds).__name__}: give seconds, None for without end, or 0 to forget"
+            )
         return min(max(seconds, 0), MAX_MS // 1000)
 
 

@@ -231,9 +231,10 @@ class Limiter:
             What was allowed; or the refusal, at once if it is known to last longer than the timeout.
 
         Raises:
-            ConfigurationError: a timeout below 0, or a cost that is never allowed.
+            ConfigurationError: a timeout that is no number from 0 on, or a cost that is never allowed.
         """
-        if timeout is not None and (isinstance(timeout, bool) or not timeout >= 0):
+        number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+        if timeout is not None and not (number and timeout >= 0):
             raise _wrong("timeout", timeout, "seconds from 0, or None to wait for ever")
         loop, key = asyncio.get_running_loop(), self.key(**fields)
         deadline = None if timeout is None else loop.time() + timeout
