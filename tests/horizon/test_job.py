@@ -188,12 +188,76 @@ PROCESSED = Processed
         ({"fair_by": "tenant"}, "fair_by"),
         ({"version": -1}, "version"),
         ({"max_bytes": 1.5}, "max_bytes"),
+        ({"max_bytes": 0}, "max_bytes"),
+        ({"max_bytes": True}, "max_bytes"),
+        ({"concurrency": True}, "concurrency.limit"),
     ],
 )
 def test_options_that_cannot_be_used(options: dict[str, Any], field: str) -> None:
     with pytest.raises(ConfigurationError, match="job 'x'") as caught:
         read_options("x", options)
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize("kind", [Rate, Concurrency])
+def test_limits_that_cannot_be_used(kind: Any) -> None:
+    for given, field in (
+        ({"limit": True}, "limit"),
+        ({"limit": 0.5}, "limit"),
+        ({"limit": 1, "by": "user"}, "by"),
+    ):
+        with pytest.raises(ConfigurationError, match=rf"{kind.__name__.lower()}\.{field} is"):
+            kind(**given)
+
+
+def backoff(self: Any, attempt: int) -> float:
+    return 0
+
+
+def unique(self: Any) -> str:
+    return ""
+
+
+def unique_of(cls: Any, month: str) -> str:
+    return month
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("backoff", backoff),
+        ("unique", unique),
+        ("fair_by", unique),
+        ("tags", unique),
+        ("name", unique),
+        ("queue", property(unique)),
+        ("unique", classmethod(unique_of)),
+    ],
+)
+def test_an_option_that_is_a_method_is_refused_with_the_way_to_write_it(field: str, value: Any) -> None:
+    with pytest.raises(
+        ConfigurationError, match=rf"job 'Wrong': {field} is a method, .*`@staticmethod def {field}\("
+    ) as caught:
+        type("Wrong", (Job,), {field: value, "handle": lambda self: None})
+    assert caught.value.field == field
+
+
+def test_an_option_may_be_a_function_of_the_arguments_in_a_class() -> None:
+    class Fine(Job):
+        unique = lambda month: month  # noqa: E731
+
+        def __init__(self, month: str) -> None: ...
+
+        def handle(self) -> None: ...
+
+        @staticmethod
+        def backoff(attempt: int) -> float:
+            return 2.0 * attempt
+
+    options = Fine.definition.options
+    assert callable(options.unique)
+    assert options.unique(month="2026-01") == "2026-01"
+    assert options.backoff(2) == 4.0
 
 
 def test_options_in_words() -> None:

@@ -167,7 +167,8 @@ class FunctionJob(Choices["Pending[P, R]"], Generic[P, R]):
 class Job:
     """The class form: the constructor takes the arguments, `handle` does the work.
 
-    Options are class attributes of the names that `@job` takes; `name` is the job's name, the class's own by default.
+    Options are class attributes of the names that `@job` takes; `name` is the job's name, the class's own by default. One
+    that is a function takes the arguments, as `@job`'s, and no `self`: a lambda, or a `@staticmethod`.
     `handle` may be `async` or not (then it runs in a thread, or with `cpu = True` in a process); its parameters are
     those marked with `inject()`. A class without `handle` is a base for others.
 
@@ -192,7 +193,7 @@ class Job:
         if getattr(cls, "handle", None) is None:
             return
         given = {name: _plain(cls, name) for name in NAMES if hasattr(cls, name)}
-        name = cls.__dict__.get("name", cls.__name__)
+        name = _plain(cls, "name") if "name" in cls.__dict__ else cls.__name__
         method: Callable[..., Any] = cls.handle  # type: ignore[attr-defined]  # each has its own parameters
         cls.definition = Definition(name, cls, read_options(name, given), method)
         catalogue_add(cls.definition)
@@ -314,8 +315,23 @@ def _plain(cls: type, name: str) -> Any:
     for base in cls.__mro__:
         if name in base.__dict__:
             found = base.__dict__[name]
+            if _is_method(found):
+                allowed = (
+                    f"a value, or `@staticmethod def {name}(...)`, which takes the arguments and no self"
+                )
+                message = f"job {cls.__name__!r}: {name} is a method, and there is no object yet when it is asked; allowed: {allowed}"
+                raise ConfigurationError(message, field=name, value=found, allowed=allowed)
             return found.__func__ if isinstance(found, staticmethod) else found
     return getattr(cls, name)
+
+
+def _is_method(found: Any) -> bool:
+    if isinstance(found, (classmethod, property)):
+        return True
+    return inspect.isfunction(found) and next(iter(inspect.signature(found).parameters), "") in (
+        "self",
+        "cls",
+    )
 
 
 def _kind(name: str, function: Callable[..., Any], options: Options) -> Kind:

@@ -35,10 +35,9 @@ class Rate(msgspec.Struct, frozen=True):
     by: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
-        _check(
-            "rate.limit", self.limit, isinstance(self.limit, int) and self.limit > 0, "a whole number over 0"
-        )
+        _check("rate.limit", self.limit, _whole(self.limit) and self.limit > 0, "a whole number over 0")
         _check("rate.per", self.per, _positive(self.per), "seconds, over 0")
+        _function("rate.by", self.by)
 
 
 class Concurrency(msgspec.Struct, frozen=True):
@@ -53,8 +52,9 @@ class Concurrency(msgspec.Struct, frozen=True):
     by: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
-        good = isinstance(self.limit, int) and self.limit > 0
+        good = _whole(self.limit) and self.limit > 0
         _check("concurrency.limit", self.limit, good, "a whole number over 0")
+        _function("concurrency.by", self.by)
 
 
 class JobOptions(TypedDict, total=False):
@@ -184,12 +184,13 @@ def _priority(name: str, value: Any) -> Any:
 
 
 def _count(name: str, value: Any) -> int:
-    good = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-    return int(_check(name, value, good, "a whole number, 0 or more"))
+    return int(_check(name, value, _whole(value) and value >= 0, "a whole number, 0 or more"))
 
 
-def _count_or_none(name: str, value: Any) -> int | None:
-    return None if value is None else _count(name, value)
+def _bytes(name: str, value: Any) -> int | None:
+    good = value is None or (_whole(value) and value > 0)
+    found: int | None = _check(name, value, good, "bytes, over 0, or None")
+    return found
 
 
 def _seconds(name: str, value: Any) -> float | None:
@@ -259,7 +260,7 @@ _READERS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
     "cpu": _flag,
     "version": _count,
     "upgrade": _function,
-    "max_bytes": _count_or_none,
+    "max_bytes": _bytes,
     "encrypt": _flag_or_none,
 }
 
@@ -271,6 +272,10 @@ def read_words(name: str, value: Iterable[str]) -> tuple[str, ...]:
     good = good and all(isinstance(word, str) and word for word in words)
     _check(name, value, good, "a list of texts")
     return words
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _positive(value: Any) -> bool:
