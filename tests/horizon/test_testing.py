@@ -56,7 +56,7 @@ async def test_a_fake_records_and_sends_nothing() -> None:
             "high",
             ("mail",),
         )
-        assert (await first.status()).state == "ready"
+        assert (await first.status()).state == "delayed"
         with pytest.raises(HorizonError, match="'mail' is faked"):
             await first.result(timeout=1)
         with pytest.raises(HorizonError, match="'mail' is faked"):
@@ -66,6 +66,67 @@ async def test_a_fake_records_and_sends_nothing() -> None:
         queue.clear()
         queue.assert_nothing_pushed()
     assert horizon.faked is None
+    await horizon.client.aclose()
+
+
+async def test_a_fake_tells_where_a_job_would_be() -> None:
+    horizon = Horizon(Client.from_url("redis://127.0.0.1:1"))
+
+    @horizon.job
+    async def send(to: str) -> None: ...
+
+    soon, before = datetime.now(UTC) + timedelta(hours=1), datetime.now(UTC) - timedelta(hours=1)
+    with horizon.fake() as queue:
+        handles = [
+            await send.push("ann"),
+            await send.delay(60).push("bob"),
+            await send.at(soon).push("cat"),
+            await send.at(before).push("dan"),
+        ]
+        statuses = [await handle.status() for handle in handles]
+        assert [status.state for status in statuses] == ["ready", "delayed", "delayed", "ready"]
+        due = statuses[2].due
+        assert due is not None
+        assert abs((due - soon).total_seconds()) < 0.01
+        queue.clear()
+        assert (await handles[0].status()).state == "unknown"
+    await horizon.client.aclose()
+
+
+async def test_a_fake_records_what_follows_a_batch() -> None:
+    horizon = Horizon(Client.from_url("redis://127.0.0.1:1"))
+
+    @horizon.job
+    async def part(number: int) -> None: ...
+
+    @horizon.job(queue="mail")
+    async def tell(text: str) -> None: ...
+
+    with horizon.fake() as queue:
+        chain = horizon.chain(part.make(8), tell.make("cleaned"))
+        await (
+            horizon.batch([part.make(1), part.make(2)], name="import")
+            .then(tell.make("done"))
+            .catch(chain)
+            .finally_(part.make(9))
+            .allow_failures(1)
+            .push()
+        )
+        await horizon.batch([]).push()
+        batch, empty = queue.batches
+        assert (batch.name, batch.allowed) == ("import", 1)
+        assert [job.arguments["number"] for job in batch.jobs] == [1, 2]
+        assert batch.then is not None
+        assert (batch.then.name, batch.then.queue, batch.then.arguments) == ("tell", "mail", {"text": "done"})
+        assert batch.catch is not None
+        assert batch.catch.then is not None
+        assert (batch.catch.name, batch.catch.then.arguments) == ("part", {"text": "cleaned"})
+        assert batch.finally_ is not None
+        assert batch.finally_.arguments == {"number": 9}
+        assert (empty.jobs, empty.then, empty.catch, empty.finally_) == ((), None, None, None)
+        queue.assert_not_pushed(tell)  # nothing has ended
+        queue.clear()
+        assert queue.batches == []
     await horizon.client.aclose()
 
 

@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from gravito.horizon._payload import Travel
     from gravito.horizon.horizon import Horizon
 
-__all__ = ["Fake", "PushedJob", "burst", "travel"]
+__all__ = ["Fake", "PushedBatch", "PushedJob", "burst", "travel"]
 
+_travel = msgspec.msgpack.Decoder(tuple[str, Envelope]).decode
 _NAMES = {number: name for name, number in PRIORITIES.items()}
 
 
@@ -72,6 +73,28 @@ class PushedJob(msgspec.Struct, frozen=True, kw_only=True):
     then: PushedJob | None = None
 
 
+class PushedBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch that was recorded.
+
+    Args:
+        id: the batch's.
+        name: for people.
+        jobs: what it is made of, without those that were there before.
+        allowed: how many of them may be dead.
+        then: what is pushed when all went well.
+        catch: what is pushed when too many failed.
+        finally_: what is pushed when all have ended.
+    """
+
+    id: str
+    name: str
+    jobs: tuple[PushedJob, ...]
+    allowed: int = 0
+    then: PushedJob | None = None
+    catch: PushedJob | None = None
+    finally_: PushedJob | None = None
+
+
 Where = Callable[[PushedJob], bool]
 
 
@@ -85,6 +108,8 @@ class Fake:
     def __init__(self, horizon: Horizon) -> None:
         self._horizon = horizon
         self._jobs: list[PushedJob] = []
+        self._batches: dict[str, Mapping[str, Any]] = {}  # what was said of each
+        self._dues: dict[tuple[str, str], int] = {}  # epoch ms, by queue and id
         self._kept: Any = None  # the Horizon's own batches, while this one stands in for them
 
     def __repr__(self) -> str:
@@ -95,7 +120,7 @@ class Fake:
         if horizon.faked is not None:
             raise HorizonError("this Horizon is faked already")
         horizon.faked = self
-        self._kept, horizon.batches = horizon.batches, _FakeBatches()  # type: ignore[assignment]  # stands in for them
+        self._kept, horizon.batches = horizon.batches, _FakeBatches(self._batches)  # type: ignore[assignment]  # stands in for them
         return self
 
     def __exit__(
@@ -148,9 +173,16 @@ class Fake:
         if not any(_chain(one) == names for one in self._jobs):
             self._fail(f"a chain of {', '.join(names)} was to be pushed")
 
+    @property
+    def batches(self) -> list[PushedBatch]:
+        """The batches that were pushed so far, in order, with what is to follow them."""
+        return [self._batch(batch_id, fields) for batch_id, fields in self._batches.items()]
+
     def clear(self) -> None:
         """Forget what was pushed so far."""
         self._jobs.clear()
+        self._batches.clear()
+        self._dues.clear()
 
     def _fail(self, what: str) -> NoReturn:
         said = "".join(f"\n  {one.name} {one.arguments} on {one.queue!r}" for one in self._jobs[:50])
@@ -172,11 +204,31 @@ class Fake:
             if one.queue == queue and job.unique is not None and one.unique == job.unique:
                 return Pushed(one.id, "unique")
         self._jobs.append(job)
+        self._dues[queue, job.id] = _now_ms() + envelope.delay if envelope.at is None else envelope.at
         return Pushed(job.id, "new")
 
-    def knows(self, queue: str, job_id: str) -> bool:
-        """Whether such a job was pushed."""
-        return any(one.queue == queue and one.id == job_id for one in self._jobs)
+    def look(self, queue: str, job_id: str) -> Look:
+        """Where such a job would be."""
+        due = self._dues.get((queue, job_id))
+        if due is None:
+            return Look(job_id, "unknown")
+        return Look(job_id, "delayed", due_ms=due) if due > _now_ms() else Look(job_id, "ready")
+
+    def _batch(self, batch_id: str, fields: Mapping[str, Any]) -> PushedBatch:
+        followers = {
+            name: self._recorded(*_travel(fields[name]))
+            for name in ("then", "catch", "finally")
+            if name in fields
+        }
+        return PushedBatch(
+            id=batch_id,
+            name=fields["name"],
+            jobs=tuple(job for job in self._jobs if job.batch == batch_id),
+            allowed=fields["allowed"],
+            then=followers.get("then"),
+            catch=followers.get("catch"),
+            finally_=followers.get("finally"),
+        )
 
     def _recorded(self, queue: str, envelope: Envelope) -> PushedJob:
         body = _payload.read_body(envelope.body)
@@ -210,7 +262,7 @@ class _FakeBroker(Broker):
         raise HorizonError(f"queue {self.queue!r} is faked: it takes pushes, and nothing else")
 
     def now_ms(self) -> int:
-        return round(datetime.now(UTC).timestamp() * 1000)
+        return _now_ms()
 
     def push(self, job: Envelope) -> Awaitable[Pushed]:
         future: asyncio.Future[Pushed] = asyncio.get_running_loop().create_future()
@@ -222,7 +274,7 @@ class _FakeBroker(Broker):
 
     def look(self, job_id: str) -> Awaitable[Look]:
         future: asyncio.Future[Look] = asyncio.get_running_loop().create_future()
-        future.set_result(Look(job_id, "ready" if self._fake.knows(self.queue, job_id) else "unknown"))
+        future.set_result(self._fake.look(self.queue, job_id))
         return future
 
     async def result(self, job_id: str, timeout: float | None = None) -> Look:
@@ -235,8 +287,11 @@ class _FakeBroker(Broker):
 class _FakeBatches:
     """Batches whose jobs are recorded one by one."""
 
+    def __init__(self, kept: dict[str, Mapping[str, Any]]) -> None:
+        self._kept = kept
+
     async def begin(self, batch_id: str, fields: Mapping[str, Any]) -> None:
-        pass
+        self._kept[batch_id] = fields
 
     async def add(self, batch_id: str, jobs: Sequence[tuple[str, str]]) -> None:
         pass
@@ -329,6 +384,10 @@ async def _queues(horizon: Horizon) -> tuple[str, ...]:
     known = await client.smembers(f"{horizon.settings.prefix}:queues")
     names = sorted(str(name) for name in known if not str(name).startswith("gravito."))
     return tuple(names) or ("default",)
+
+
+def _now_ms() -> int:
+    return round(datetime.now(UTC).timestamp() * 1000)
 
 
 def _name(job: Any) -> str:
