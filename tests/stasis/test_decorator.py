@@ -94,6 +94,46 @@ class TestCalls:
         assert [(event.key, event.template) for event in seen] == [("user:1", "user:{user_id}")]
         assert ours.stats().templates["user:{user_id}"].hits == 1
 
+    @pytest.mark.parametrize("tags", [[], ["team:{user_id}"]])
+    async def test_all_that_is_about_it_is_counted_with_its_template(
+        self, cache: Cache, redis: Client, tags: list[str]
+    ) -> None:
+        seen: list[Event] = []
+        for kind in ("hit", "miss", "write", "forget", "error"):
+            cache.on(kind, seen.append)
+
+        @cached(60, "user:{user_id}", tags, cache=cache)
+        async def load(user_id: int) -> int:
+            return user_id
+
+        assert [await load(1), await load(1), await load.peek(1), await load.peek(2)] == [1, 1, 1, None]
+        assert await load.put(3, 3)
+        assert await load.refresh(1) == 1
+        assert await load.forget(1)
+        await redis.set("cache:k:user:9", "no entry of a cache")
+        assert await load(9) == 9
+        assert {event.template for event in seen} == {"user:{user_id}"}
+        ((template, counts),) = cache.stats().templates.items()
+        assert template == "user:{user_id}"
+        assert (counts.hits, counts.misses, counts.runs, counts.writes) == (2, 3, 3, 4)
+        assert (counts.forgets, counts.errors) == (1, 1)
+
+    async def test_errors_of_the_store_and_of_the_function_are_counted_with_it(self) -> None:
+        cache = Cache(connection=Client.from_url("redis://127.0.0.1:1"))
+
+        @cached(60, "user:{user_id}", cache=cache)
+        async def load(user_id: int) -> int:
+            return user_id
+
+        assert await load(1) == 1
+        assert await load.refresh(1) == 1
+        assert await load.put(1, 1) is False
+        assert await load.peek(1) is None
+        with pytest.raises(errors.ConnectionError):
+            await load.forget(1)
+        assert list(cache.stats().templates) == ["user:{user_id}"]
+        assert cache.stats().errors == 5
+
     async def test_a_flush_of_its_tag_ends_it(self, ours: Cache) -> None:
         await load_user(1, 7)
         await load_user(2, 8)

@@ -61,9 +61,10 @@ async def _found(view: Computed, job: Job) -> Found | None:
     core = view._core
     try:
         core.guard.check()
-        return await look(core, job.scope, job.entry, job.tags, timed=True)
+        template = job.policy.template
+        return await look(core, job.scope, job.entry, job.tags, timed=True, template=template)
     except Exception as error:
-        core.lost(error, job.key)
+        core.lost(error, job.key, job.policy.template)
         return None
 
 

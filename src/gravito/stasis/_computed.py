@@ -134,7 +134,8 @@ class Computed(Atomic):
                 core.guard.check()
             found: Found | None
             if policy.timed:
-                found = await self._aged(entry, await look(core, self._scope, entry, self._tags, timed=True))
+                found = await look(core, self._scope, entry, self._tags, timed=True, template=policy.template)
+                found = await self._aged(entry, found)
             else:
                 plan = core.plans_of.get(entry) or self._plan
                 if plan is not self._plan:
@@ -147,12 +148,12 @@ class Computed(Atomic):
                 if value is not LATER:
                     self._count_fresh(key, policy, counts)
                     return value
-                found = await self._made_of(entry, plan, [raw, *behind])
+                found = await self._made_of(entry, plan, [raw, *behind], policy.template)
         except errors.UnreadableValueError as error:
-            core.unreadable(entry, error)
+            core.unreadable(entry, error, policy.template)
             found = Found(id_of(raw or b""), None, False, tuple(behind[: len(self._roots)]))
         except Exception as error:
-            core.lost(error, key)
+            core.lost(error, key, policy.template)
             found = None
         job = Job(key, entry, self._scope, self._tags, policy, factory)
         return await self._decide(job, found, began)
@@ -160,7 +161,7 @@ class Computed(Atomic):
     async def _decide(self, job: Job, found: Found | None, began: int) -> Any:
         """Give out what was found, or wait for the factory."""
         core, key, policy = self._core, job.key, job.policy
-        counts = core.counts(key, policy)
+        counts = core.counts(key, policy.template)
         if found is not None and found.blob is not None:
             choice = verdict(found, policy)
             if choice in (Verdict.HIT, Verdict.STALE):
@@ -173,7 +174,7 @@ class Computed(Atomic):
                 found = msgspec.structs.replace(found, blob=None, live=False)
         counts.misses += 1
         if core.events.miss:
-            core.tell("miss", key, policy)
+            core.tell("miss", key, policy.template)
         flights = core.flights()
         flight = flights.get(job.entry)
         mine = flight is None or not flight.takes(found, began)
@@ -184,7 +185,7 @@ class Computed(Atomic):
         if landing.stale:
             counts.stales += 1
             if core.events.stale:
-                core.tell("stale", key, policy)
+                core.tell("stale", key, policy.template)
         return await landing.take(core, job, mine)
 
     def _count_fresh(self, key: str, policy: Policy, counts: Counts) -> None:
@@ -195,18 +196,18 @@ class Computed(Atomic):
             core.tallies.wake()
         counts.hits += 1
         if core.events.hit:
-            core.tell("hit", key, policy)
+            core.tell("hit", key, policy.template)
 
     def _count_hit(self, job: Job, found: Found) -> None:
         core = self._core
-        counts = core.counts(job.key, job.policy)
+        counts = core.counts(job.key, job.policy.template)
         counts.hits += 1
         if is_stale(found):
             counts.stales += 1
             if core.events.stale:
-                core.tell("stale", job.key, job.policy)
+                core.tell("stale", job.key, job.policy.template)
         elif core.events.hit:
-            core.tell("hit", job.key, job.policy)
+            core.tell("hit", job.key, job.policy.template)
 
     def _refresh(self, job: Job, found: Found) -> None:
         """Compute it anew in the background, unless that is under way."""

@@ -19,7 +19,6 @@ from gravito.stasis._memory import MemoryStore
 from gravito.stasis._near import Near
 from gravito.stasis._null import NullStore
 from gravito.stasis._plan import Plan
-from gravito.stasis._policy import Policy
 from gravito.stasis._reads import Scope, silence
 from gravito.stasis._redis import RedisStore
 from gravito.stasis._serializers import as_type
@@ -192,48 +191,48 @@ class Core:
 
     # -- what is told ----------------------------------------------------------------------------------------
 
-    def counts(self, key: str, policy: Policy | None = None) -> Counts:
-        """The counters of a key."""
-        if policy is not None and policy.template is not None:
-            return self.tallies.named(policy.template)
-        return self.tallies.of(key)
+    # `template` is what a decorator or a call names; None: the key's own group
 
-    def tell(self, kind: Kind, key: str, policy: Policy | None = None, **about: Any) -> None:
+    def counts(self, key: str, template: str | None = None) -> Counts:
+        """The counters of a key."""
+        return self.tallies.of(key) if template is None else self.tallies.named(template)
+
+    def tell(self, kind: Kind, key: str, template: str | None = None, **about: Any) -> None:
         """Tell of something that happened to a key. The caller has looked whether anybody listens."""
-        template = policy.template if policy is not None else None
         self.events.tell(kind, key, template or self.tallies.group(key), **about)
 
-    def wrote(self, key: str, policy: Policy | None = None, **about: Any) -> None:
+    def wrote(self, key: str, template: str | None = None, **about: Any) -> None:
         """Count a write and tell of it."""
-        self.counts(key, policy).writes += 1
+        self.counts(key, template).writes += 1
         if self.events.write:
-            self.tell("write", key, policy, **about)
+            self.tell("write", key, template, **about)
 
-    def lost(self, error: Exception, key: str, *, quiet: bool = False) -> None:
+    def lost(self, error: Exception, key: str, template: str | None = None, *, quiet: bool = False) -> None:
         """Note that the store failed. Raises the error again unless the cache goes on without the store.
 
         Args:
             error: the store's.
             key: the one that it was about.
+            template: what the key is counted with.
             quiet: the caller has something better to raise.
         """
         goes_on = self.guard.bears(error)
-        self.count_error(key, error)
+        self.count_error(key, error, template)
         if not goes_on and not quiet:
             raise error
 
-    def count_error(self, key: str, error: BaseException) -> None:
+    def count_error(self, key: str, error: BaseException, template: str | None = None) -> None:
         """Count an error and tell of it."""
-        self.tallies.of(key).errors += 1
+        self.counts(key, template).errors += 1
         if self.events.error:
-            self.tell("error", key, error=error)
+            self.tell("error", key, template, error=error)
 
-    def unreadable(self, entry: str, error: Exception | None = None) -> None:
+    def unreadable(self, entry: str, error: Exception | None = None, template: str | None = None) -> None:
         """Tell of what was stored and cannot be read back; for the caller it is a miss."""
         key = entry.partition(":k:")[2]
-        self.count_error(
-            key, error or errors.UnreadableValueError(f"{key!r}: what is stored there is no entry of a cache")
-        )
+        if error is None:
+            error = errors.UnreadableValueError(f"{key!r}: what is stored there is no entry of a cache")
+        self.count_error(key, error, template)
 
     async def decode(self, blob: Blob, entry: str, type: Any) -> Any:
         """The value in a blob.

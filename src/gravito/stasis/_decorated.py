@@ -29,7 +29,7 @@ _UNKNOWN: Final = object()
 class Where(NamedTuple):
     """The entry of one call."""
 
-    view: Computed  # the cache, with the call's tags
+    view: Computed  # the cache, with the call's tags and the function's template
     key: str
 
 
@@ -94,14 +94,12 @@ class Plan:
         """The entry of a call with these arguments."""
         cache, given = self._cache(), tuple(args)
         key = self._key_of(given, kwargs)
-        if not self._tags_of:
-            return Where(cache, key)
-        tags = tuple([tag_of(given, kwargs) for tag_of in self._tags_of])
+        tags = tuple([tag_of(given, kwargs) for tag_of in self._tags_of]) if self._tags_of else ()
         if cache is not self._used or len(self._views) > _MOST_VIEWS:
             self._used, self._views = cache, {}
         view = self._views.get(tags)
         if view is None:
-            view = self._views[tags] = cache.tags(*tags)
+            view = self._views[tags] = cache._view(tags, self._options["template"])
         return Where(view, key)
 
     def policy(self, view: Computed) -> Policy:

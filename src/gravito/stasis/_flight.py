@@ -83,7 +83,7 @@ async def landing_of(core: Core, job: Job, blob: Blob, stale: bool = False) -> L
     try:
         value = await core.decode(blob, job.entry, job.policy.type)
     except errors.UnreadableValueError as error:
-        core.count_error(job.key, error)
+        core.count_error(job.key, error, job.policy.template)
         return None
     return Landing(value, blob.body if blob.kind == VALUE else None, stale=stale, stored=True)
 
@@ -195,7 +195,7 @@ class Flight:
                 return None if await self._claim.take(found) else Landing(UNSET)
             return await self._contend(found)
         except Exception as error:
-            self._core.lost(error, self._job.key)
+            self._core.lost(error, self._job.key, self._job.policy.template)
             if self._background:
                 return Landing(UNSET)
             self._go_alone()
@@ -226,7 +226,8 @@ class Flight:
 
     async def _look(self) -> Found:
         core, job = self._core, self._job
-        found = await look(core, job.scope, job.entry, job.tags, timed=job.policy.timed)
+        policy = job.policy
+        found = await look(core, job.scope, job.entry, job.tags, timed=policy.timed, template=policy.template)
         if needs_age(found):
             await age_of(core, job.entry, found)
         return found
@@ -252,7 +253,7 @@ class Flight:
         core, job, loop = self._core, self._job, get_running_loop()
         core.started += 1
         self.started, self.claiming = core.started, False
-        counts = core.counts(job.key, job.policy)
+        counts = core.counts(job.key, job.policy.template)
         counts.runs += 1
         since = loop.time()
         self._claim.hold()
@@ -293,9 +294,9 @@ class Flight:
         try:
             if await self._claim.put(blob, life.ttl_ms, made.tags):
                 core.remember_tags(job.entry, job.scope, blob.tags)
-                core.wrote(job.key, job.policy, tags=tuple(blob.tags), seconds=seconds)
+                core.wrote(job.key, job.policy.template, tags=tuple(blob.tags), seconds=seconds)
         except Exception as error:
-            core.lost(error, job.key)
+            core.lost(error, job.key, job.policy.template)
         return Landing(made.value, body)
 
     async def _failed(self, error: Exception) -> Landing:
@@ -303,11 +304,11 @@ class Flight:
         core, job, claim = self._core, self._job, self._claim
         kept_ms = job.policy.kept(error)
         if kept_ms is None and claim.ground is not None:
-            core.count_error(job.key, error)
+            core.count_error(job.key, error, job.policy.template)
             try:
                 await claim.pause(core.retry_ms)
             except Exception as lost:
-                core.lost(lost, job.key, quiet=True)
+                core.lost(lost, job.key, job.policy.template, quiet=True)
             landing = await landing_of(core, job, claim.ground, stale=True)
             if landing is not None:
                 return landing
@@ -315,7 +316,7 @@ class Flight:
             try:
                 await claim.put(Blob(NEGATIVE, new_id(), _negative.pack(error)), kept_ms)
             except Exception as lost:
-                core.lost(lost, job.key, quiet=True)
+                core.lost(lost, job.key, job.policy.template, quiet=True)
         else:
             await self._give_up()
         raise error
@@ -325,7 +326,7 @@ class Flight:
         try:
             await self._claim.give_up()
         except Exception as error:
-            self._core.lost(error, self._job.key, quiet=True)
+            self._core.lost(error, self._job.key, self._job.policy.template, quiet=True)
 
 
 def _seen(future: Future[Any]) -> None:

@@ -60,13 +60,21 @@ class Verdict(Enum):
     CLAIM = "claim"  # compute it
 
 
-async def look(core: Core, scope: Scope, entry: str, tags: Sequence[str], *, timed: bool = False) -> Found:
+async def look(
+    core: Core,
+    scope: Scope,
+    entry: str,
+    tags: Sequence[str],
+    *,
+    timed: bool = False,
+    template: str | None = None,
+) -> Found:
     """Read an entry with the versions that it depends on. One round trip, if its tags are named or known."""
     names = names_of(core, entry, tags)
     keys = (entry, *scope.roots, *[scope.tag + name for name in names])
     store, within = core.store, core.guard.within
     if not timed:
-        found = found_in(core, scope, entry, names, await within(store.read(keys)))
+        found = found_in(core, scope, entry, names, await within(store.read(keys)), template=template)
     else:
         reading, asking = store.read(keys), store.remaining((entry,))  # both go out in the same turn
         try:
@@ -74,7 +82,8 @@ async def look(core: Core, scope: Scope, entry: str, tags: Sequence[str], *, tim
         except BaseException:
             silence(asking)
             raise
-        found = found_in(core, scope, entry, names, replies, (await within(asking))[0])
+        left = (await within(asking))[0]
+        found = found_in(core, scope, entry, names, replies, left, template)
     return await complete(core, scope, entry, found) if found.lacking else found
 
 
@@ -85,6 +94,7 @@ def found_in(
     names: Sequence[str],
     replies: Sequence[bytes | None],
     left: int | None = None,
+    template: str | None = None,
 ) -> Found:
     """Make something of the replies to an entry, its roots and some tags."""
     count = 1 + len(scope.roots)
@@ -94,7 +104,7 @@ def found_in(
         return Found(None, None, False, roots, tags, left)
     blob = Blob.unpack(raw)
     if blob is None:
-        core.unreadable(entry)
+        core.unreadable(entry, template=template)
         return Found(id_of(raw), None, False, roots, tags, left)
     lacking = [name for name in blob.tags if name not in tags] if blob.tags else ()
     return Found(blob.id, blob, not lacking and blob.lives(roots, tags), roots, tags, left, lacking)

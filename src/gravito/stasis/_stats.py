@@ -107,8 +107,9 @@ class Tallies:
         return counts
 
     def stats(self, store: str, breaker_open: bool) -> CacheStats:
-        """A copy of all counters."""
-        templates = {name: msgspec.structs.replace(counts) for name, counts in self._counts.items()}
+        """A copy of all counters; without templates of which nothing was counted."""
+        nothing, counted = Counts(), self._counts.items()
+        templates = {name: msgspec.structs.replace(counts) for name, counts in counted if counts != nothing}
         sums = {field: sum(getattr(each, field) for each in templates.values()) for field in FIELDS}
         return CacheStats(**sums, store=store, breaker_open=breaker_open, templates=templates)
 

@@ -63,14 +63,14 @@ class Values(Writing):
                 if core.tallies.idle:
                     core.tallies.wake()
                 if core.events.hit:
-                    core.tell("hit", key)
+                    core.tell("hit", key, self._template)
                 return value
-            found = await self._made_of(entry, plan, [raw, *behind])
+            found = await self._made_of(entry, plan, [raw, *behind], self._template)
         except errors.UnreadableValueError as error:
-            core.unreadable(entry, error)
+            core.unreadable(entry, error, self._template)
             found = _NOTHING
         except Exception as error:
-            core.lost(error, key)
+            core.lost(error, key, self._template)
             found = _NOTHING
         value = await self._judged(key, entry, found, type)
         return default if value is UNSET else value
@@ -177,25 +177,25 @@ class Values(Writing):
 
     async def _judged(self, key: str, entry: str, found: Found, type: Any) -> Any:
         """The value found, or UNSET; counted and told."""
-        core = self._core
-        counts = core.tallies.of(key)
+        core, template = self._core, self._template
+        counts = core.counts(key, template)
         try:
             value = await _readable(core, entry, found, type)
         except errors.UnreadableValueError as error:
-            core.unreadable(entry, error)
+            core.unreadable(entry, error, template)
             value = UNSET
         if value is UNSET:
             counts.misses += 1
             if core.events.miss:
-                core.tell("miss", key)
+                core.tell("miss", key, template)
             return UNSET
         counts.hits += 1
         if is_stale(found):
             counts.stales += 1
             if core.events.stale:
-                core.tell("stale", key)
+                core.tell("stale", key, template)
         elif core.events.hit:
-            core.tell("hit", key)
+            core.tell("hit", key, template)
         return value
 
     async def has(self, key: str) -> bool:
@@ -218,9 +218,11 @@ class Values(Writing):
         """What lies there, with its age where that matters."""
         return await self._aged(entry, await look(self._core, self._scope, entry, self._tags))
 
-    async def _made_of(self, entry: str, plan: Plan, replies: Sequence[bytes | None]) -> Found:
+    async def _made_of(
+        self, entry: str, plan: Plan, replies: Sequence[bytes | None], template: str | None
+    ) -> Found:
         """What replies to an entry and to the keys of a plan say."""
-        found = found_in(self._core, self._scope, entry, plan.tags, replies)
+        found = found_in(self._core, self._scope, entry, plan.tags, replies, template=template)
         if found.lacking:
             found = await complete(self._core, self._scope, entry, found)
         elif found.live and found.blob is not None and entry in self._core.plans_of and not found.blob.tags:

@@ -23,6 +23,7 @@ class View:
     """A cache as one namespace and one choice of tags see it."""
 
     _core: Core  # made at the first use, by `__getattr__`
+    _template: str | None = None  # what its keys are counted with; None: their own groups
     _scope: Scope
     _roots: tuple[str, ...]  # the scope's; here, for the hot path
     _prefix: str  # the scope's prefix of entries
@@ -69,7 +70,7 @@ class View:
         entry = self._entry(key)
         if len(self._sought) >= _MOST_SOUGHT:
             self._sought.clear()
-        sought = self._sought[key] = entry, (entry, *self._plan.keys), self._core.tallies.of(key)
+        sought = self._sought[key] = entry, (entry, *self._plan.keys), self._core.counts(key, self._template)
         return sought
 
     def _entries(self, keys: list[str]) -> list[str]:

@@ -70,7 +70,7 @@ class Writing(View):
             item = entry, plan.blob(front, body), ms
             seen = await (core.writes().put(item, plan) if core.joins else self._write_apart(item))
         except Exception as error:
-            core.lost(error, key)
+            core.lost(error, key, self._template)
             return False
         if seen != present:  # flushed or cleared meanwhile: once more, under the versions of now
             self._guess = None
@@ -81,7 +81,7 @@ class Writing(View):
         if core.tallies.idle:
             core.tallies.wake()
         if core.events.write:
-            core.tell("write", key, tags=self._tags)
+            core.tell("write", key, self._template, tags=self._tags)
         return True
 
     async def _write_apart(self, item: tuple[str, bytes, int | None]) -> Sequence[bytes | None]:
@@ -125,12 +125,12 @@ class Writing(View):
                 end = at + _PORTION
                 await self._write_through(items[at:end], times[at:end])
         except Exception as error:
-            core.lost(error, items[0][0])
+            core.lost(error, items[0][0], self._template)
             return False
         for key, entry, _ in items:
             if self._tags or entry in core.plans_of:
                 core.remember_tags(entry, self._scope, self._tags)
-            core.wrote(key, tags=self._tags)
+            core.wrote(key, self._template, tags=self._tags)
         return True
 
     async def _write_through(self, items: list[tuple[str, str, bytes]], times: list[int | None]) -> None:
@@ -205,12 +205,12 @@ class Writing(View):
         try:
             count = await core.store.forget(entries)
         except Exception as error:
-            core.lost(error, names[0], quiet=True)
+            core.lost(error, names[0], self._template, quiet=True)
             raise
         for key in names:
-            core.tallies.of(key).forgets += 1
+            core.counts(key, self._template).forgets += 1
             if core.events.forget:
-                core.tell("forget", key)
+                core.tell("forget", key, self._template)
         return count
 
 

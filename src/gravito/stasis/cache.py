@@ -159,12 +159,17 @@ class Cache(Computed):
     def _tagged(self, tags: tuple[str, ...]) -> TaggedCache:
         if not tags:
             raise errors.InvalidKeyError("tags() names no tag")
-        view = TaggedCache.__new__(TaggedCache)
-        view._core = self._core
-        view._see(self._scope, tuple(dict.fromkeys([check_tag(tag) for tag in tags])))
+        view = self._view(tags)
         if len(self._views) >= _MOST_VIEWS:
             self._views.clear()
         self._views[tags] = view
+        return view
+
+    def _view(self, tags: tuple[str, ...], template: str | None = None) -> TaggedCache:
+        """A view that names some tags, or none; its keys are counted with the template."""
+        view = TaggedCache.__new__(TaggedCache)
+        view._core, view._template = self._core, template
+        view._see(self._scope, tuple(dict.fromkeys([check_tag(tag) for tag in tags])))
         return view
 
     def namespace(self, name: str) -> Cache:
