@@ -14,6 +14,7 @@ from tests.waiting import until
 from gravito.atlas import Client
 from gravito.horizon import Horizon, HorizonSettings, Job, JobHandle, Middleware, current_job
 from gravito.horizon.handle import JobStatus
+from gravito.horizon.repository import Repository
 from gravito.horizon.worker import Tally, Worker, WorkerOptions
 
 CENTURY = 100 * 365 * 86_400
@@ -241,3 +242,64 @@ async def test_a_failed_that_hangs_holds_up_no_housekeeping_and_no_end(redis: Cl
         async with asyncio.timeout(20):
             await asyncio.gather(task, other_task)
     assert worker.tally.refused == 0
+
+
+# -- what a thread cannot raise ----------------------------------------------------------------------------------
+
+
+async def test_a_plain_job_that_raises_stop_iteration_has_failed(horizon: Horizon) -> None:
+    @horizon.job(retries=0)
+    def first() -> object:
+        return next(iter(()))
+
+    status, _ = await ended(horizon, await first.push())
+    assert (status.state, status.error_type) == ("dead", "RuntimeError")
+    assert str(status.error).endswith("first raised StopIteration")
+    assert "return next(iter(()))" in str(status.traceback)
+
+
+async def test_a_plain_failed_that_raises_stop_iteration_holds_nothing_up(
+    horizon: Horizon, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Bad(Job):
+        retries = 0
+
+        def handle(self) -> None:
+            raise ValueError("why")
+
+        def failed(self, error: BaseException) -> None:
+            next(iter(()))
+
+    status, _ = await ended(horizon, await Bad.push())
+    assert (status.state, status.error) == ("dead", "why")
+    assert "failed() of job Bad" in caplog.text
+
+
+# -- what is kept of it ------------------------------------------------------------------------------------------
+
+
+async def test_a_long_message_is_cut(horizon: Horizon, redis: Client) -> None:
+    @horizon.job(retries=2, backoff=0)
+    async def fail() -> None:
+        raise ValueError("begin " + "x" * 1_000_000 + " end")
+
+    handle = await fail.push()
+    status, _ = await ended(horizon, handle)
+    message = str(status.error)
+    assert message.startswith("begin x")
+    assert message.endswith("x end")
+    assert "... 996010 characters left out ..." in message
+    kept = await redis.memory_usage(horizon.broker("default").keys.part("notes"))
+    assert kept is not None
+    assert kept < 60_000
+
+
+async def test_a_moment_that_is_in_no_calendar_breaks_no_reader(horizon: Horizon, redis: Client) -> None:
+    @horizon.job
+    async def later() -> None: ...
+
+    handle = await later.delay(3600).push()
+    key = horizon.broker("default").keys.part("delayed")
+    await redis.zadd(key, dict.fromkeys(await redis.zrange(key, 0, -1), 1e16))
+    assert (await handle.status()).due is None
+    assert [row.due for row in (await Repository(horizon).delayed()).jobs] == [None]

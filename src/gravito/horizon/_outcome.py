@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["failure_of", "note_of", "pack_result", "trail_of", "waited"]
 
 _LONGEST_TRACEBACK: Final = 20_000  # characters; of a longer one the ends are kept
+_LONGEST_MESSAGE: Final = 4_000  # the same; each attempt that is remembered has one
 _OWN: Final = frozenset(  # files whose frames are not the job's
     (
         str(Path(__file__).with_name("_run.py")),
@@ -59,8 +60,8 @@ def failure_of(job: JobContext, error: BaseException) -> Failure:
     """What the job raised, as text. Never fails, whatever the error is like."""
     name = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
     try:
-        message = str(error)
-    except Exception:  # the user's own code
+        message = _cut(str(error), _LONGEST_MESSAGE)
+    except BaseException:  # the user's own code
         message = "(its text cannot be had)"
     if (
         job.stopped in ("timeout", "cancel")
@@ -69,9 +70,7 @@ def failure_of(job: JobContext, error: BaseException) -> Failure:
     ):
         message += "; its thread cannot be stopped and may still be running"
     text = "".join(traceback.format_exception(type(error), error, _own_frames_cut(error)))
-    if len(text) > _LONGEST_TRACEBACK:
-        half = _LONGEST_TRACEBACK // 2
-        text = f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
+    text = _cut(text, _LONGEST_TRACEBACK)
     message, text = (part.encode(errors="backslashreplace").decode() for part in (message, text))
     if job.body.extra is None or not job.body.extra.sealed:
         return Failure(name, message, text)
@@ -82,6 +81,13 @@ def failure_of(job: JobContext, error: BaseException) -> Failure:
     except PayloadError:  # no keys here; its words could hold what is secret
         sealed = None
     return Failure(name, "(encrypted)", "", sealed)
+
+
+def _cut(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    half = most // 2
+    return f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
 
 
 def waited(job: JobContext) -> float:

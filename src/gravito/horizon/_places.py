@@ -47,7 +47,7 @@ class Places:
                 raise job.broken from None
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self._concurrency, thread_name_prefix="gravito-job")
-        call = partial(copy_context().run, function, *args, **kwargs)
+        call = partial(copy_context().run, in_thread, function, *args, **kwargs)
         return await self.loop.run_in_executor(self._threads, call)
 
     def close(self) -> None:
@@ -56,3 +56,11 @@ class Places:
             self._processes.close()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call it for a future, which cannot hold a StopIteration: whoever waits would wait for ever."""
+    try:
+        return function(*args, **kwargs)
+    except StopIteration as error:
+        raise RuntimeError(f"{getattr(function, '__qualname__', function)} raised StopIteration") from error

@@ -25,7 +25,7 @@ _TEXT: Final = (Path(__file__).parent / "scripts" / "progress.lua").read_text("u
 _PAUSE: Final = 0.1  # seconds; of what a job tells in this time, the last is sent
 _KEPT: Final = 86_400  # seconds; what a crashed worker left does not stay for ever
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[float, float | None, str | None]).decode
+_decode = msgspec.msgpack.Decoder(Progress).decode
 
 
 class Teller:
@@ -75,11 +75,19 @@ async def read_progress(broker: Broker, job_id: str) -> Progress | None:
     """What a job told last."""
     client = broker.client.with_options(decode_responses=False)
     told = await client.hget(broker.keys.part("progress"), job_id)
-    return _decode(told) if isinstance(told, bytes) else None
+    return _read(told)
 
 
 async def read_many(broker: Broker, ids: Sequence[str]) -> dict[str, Progress]:
     """What each of these jobs of a queue told last, of those that told something."""
     client = broker.client.with_options(decode_responses=False)
     told = await client.hmget(broker.keys.part("progress"), list(ids))
-    return {name: _decode(one) for name, one in zip(ids, told, strict=True) if isinstance(one, bytes)}
+    found = ((name, _read(one)) for name, one in zip(ids, told, strict=True))
+    return {name: one for name, one in found if one is not None}
+
+
+def _read(told: object) -> Progress | None:
+    try:
+        return _decode(told) if isinstance(told, bytes) else None
+    except (msgspec.DecodeError, ValueError):  # of another release
+        return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -12,12 +12,22 @@ from gravito.errors import PayloadError
 from gravito.horizon import _payload
 from gravito.horizon._messages import Look
 from gravito.horizon._payload import NIL, Body, Record, Travel
-from gravito.horizon.handle import JobStatus, read_end, read_failure, read_status
+from gravito.horizon.handle import JobStatus, moment, read_end, read_failure, read_status
 
 if TYPE_CHECKING:
     from gravito.horizon.horizon import Horizon
 
-__all__ = ["MASKED", "AttemptRow", "Filter", "JobDetail", "JobRow", "body_of", "read_detail", "read_row"]
+__all__ = [
+    "MASKED",
+    "AttemptRow",
+    "Filter",
+    "JobDetail",
+    "JobRow",
+    "body_of",
+    "moment",
+    "read_detail",
+    "read_row",
+]
 
 MASKED: Final = "******"
 
@@ -169,11 +179,6 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 def milliseconds(moment: datetime | None) -> int | None:
     """Since the epoch."""
     return None if moment is None else round(moment.timestamp() * 1000)
-
-
-def moment(ms: int | None) -> datetime | None:
-    """From milliseconds since the epoch."""
-    return datetime.fromtimestamp(ms / 1000, UTC) if ms else None
 
 
 def body_of(look: Look, record: Record) -> Body | None:

@@ -70,6 +70,7 @@ from gravito.horizon._payload import (
     Travel,
     add_attempt,
 )
+from gravito.horizon._places import in_thread
 from gravito.horizon._progress import Teller
 from gravito.horizon.context import JobContext, Signal, Stop
 from gravito.horizon.middleware import tell, tell_after
@@ -400,7 +401,7 @@ class Runner:
                 answer = (
                     failed(error)
                     if inspect.iscoroutinefunction(failed)
-                    else await asyncio.to_thread(failed, error)
+                    else await asyncio.to_thread(in_thread, failed, error)
                 )
                 if inspect.isawaitable(answer):
                     await answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from types import MappingProxyType
@@ -24,6 +25,7 @@ __all__ = ["JobContext", "Progress", "Signal", "Stop", "current_job"]
 R = TypeVar("R")
 
 _LONGEST: Final = 100 * 365 * 86_400  # seconds that a job may be put off
+_NOTE: Final = 1000  # characters of what a job says of its progress
 
 Stop = Literal["timeout", "cancel", "shutdown", "lost"]
 """Why the worker ends a run: its time is up, somebody asked for it, the worker leaves, or its lease is gone."""
@@ -112,9 +114,13 @@ class JobContext:
         Args:
             done: how much is done; without `total`, a share from 0 to 1.
             total: of how much.
-            note: a few words.
+            note: a few words; 1,000 characters of them are kept.
+
+        Raises:
+            PayloadError: `done` or `total` is no number.
         """
-        self.progressed = (done, total, note)
+        said = None if note is None else str(note)[:_NOTE].encode(errors="backslashreplace").decode()
+        self.progressed = (_number("done", done), None if total is None else _number("total", total), said)
         if self._tell is None or self._loop is None:
             return
         self._loop.call_soon_threadsafe(self._tell, self)
@@ -155,6 +161,16 @@ class JobContext:
     def fail(self, reason: str) -> NoReturn:
         """End the job for good: it goes to the dead letters with this reason."""
         raise Signal("fail", 0.0, reason)
+
+
+def _number(name: str, given: Any) -> float:
+    try:
+        number = float(given)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise PayloadError(f"progress: {name} is {given!r}; allowed: a number")
+    return number
 
 
 def _seconds(word: str, delay: object) -> float:

@@ -318,10 +318,10 @@ def read_status(horizon: Horizon, look: Look) -> JobStatus:
         name=body.name if body is not None else "",
         attempt=record.end.attempt if ended and record.end is not None else look.attempts,
         crashes=look.crashes,
-        pushed=_moment(body.pushed) if body is not None else None,
-        due=None if ended else _moment(look.due_ms),
-        started=_moment(last.started) if last is not None else None,
-        ended=_moment(look.due_ms) if ended else None,
+        pushed=moment(body.pushed) if body is not None else None,
+        due=None if ended else moment(look.due_ms),
+        started=moment(last.started) if last is not None else None,
+        ended=moment(look.due_ms) if ended else None,
         worker=look.worker or (last.worker if last is not None else None) or None,
         error=failure.message if failure is not None else None,
         error_type=failure.type if failure is not None else None,
@@ -344,5 +344,9 @@ def _given_up(record: bytes) -> str | None:
         return None
 
 
-def _moment(ms: int | None) -> datetime | None:
-    return datetime.fromtimestamp(ms / 1000, UTC) if ms else None
+def moment(ms: int | None) -> datetime | None:
+    """From milliseconds since the epoch; None also for what is in no calendar."""
+    try:
+        return datetime.fromtimestamp(ms / 1000, UTC) if ms else None
+    except (ValueError, OverflowError, OSError):
+        return None
