@@ -81,6 +81,7 @@ def test_another_address_is_refused_without_authentication(application: Applicat
     [
         ("short", ("app:horizon",), "GRAVITO_CONSOLE_TOKEN: the console's token is shorter than 16"),
         ("", ("app:nothing",), "has no 'nothing'"),
+        ("", ("app:horizon", "--allowed-host", "http://a"), "--allowed-host: allowed_hosts has 'http://a'"),
         (TOKEN, ("app:horizon", "--host", "no.such.host.invalid"), "does not resolve"),
         (TOKEN, ("app:horizon", "--host", "192.0.2.1", "--port", "0"), "Cannot listen on 192.0.2.1"),
     ],
@@ -92,6 +93,14 @@ def test_what_cannot_be_served_is_said(
     output = application.run("horizon", "console", *args, status=2)
     assert said in output
     assert "Traceback" not in output
+
+
+def test_a_machine_with_a_name_that_no_browser_asks_for(application: Application) -> None:
+    with (application.folder / "app.py").open("a") as file:
+        file.write("\nimport socket\nsocket.gethostname = lambda: 'a b'\n")
+    console = application.start("horizon", "console", "app:horizon", "--port", "0")
+    assert httpx.get(address(console) + "api/queues").status_code == 200
+    stop(console)
 
 
 def test_a_port_that_is_taken(application: Application) -> None:

@@ -40,6 +40,7 @@ def run_console(horizon: Horizon, host: str, port: int, names: Sequence[str]) ->
         import uvicorn  # noqa: F401, PLC0415  # the extra is only needed here
 
         from gravito.horizon.console import LOOPBACK, Token, is_loopback  # noqa: PLC0415
+        from gravito.horizon.console._security import read_hosts  # noqa: PLC0415
     except ModuleNotFoundError as missing:
         if missing.name not in ("uvicorn", "starlette", "jinja2", "prometheus_client"):
             raise
@@ -50,12 +51,12 @@ def run_console(horizon: Horizon, host: str, port: int, names: Sequence[str]) ->
             f"{host} is reachable from other machines: set a token in {TOKEN}, or use --host 127.0.0.1.\n"
             'One is made by: python -c "import secrets; print(secrets.token_urlsafe())"'
         )
-    own = [] if host in ("0.0.0.0", "::", "") else [f"[{host}]" if ":" in host else host]  # noqa: S104  # compared
-    known = list(dict.fromkeys([*LOOPBACK, *own, socket.gethostname().lower(), *names]))
+    own = [] if host in ("0.0.0.0", "::", "") else [host]  # noqa: S104  # compared
     try:
+        known = list(dict.fromkeys([*read_hosts([*LOOPBACK, *own, *names]), *_machine()]))
         console = horizon.console(auth=Token(token) if token else None, allowed_hosts=known)
     except ConfigurationError as error:
-        _fail(f"{TOKEN}: {error}.")
+        _fail(f"{'--allowed-host' if error.field == 'allowed_hosts' else TOKEN}: {error}.")
     listener = _listen(host, port)
     shown = f"[{host}]" if ":" in host else host
     typer.echo(f"Console at http://{shown}:{listener.getsockname()[1]}/; stop with Ctrl-C.")
@@ -63,6 +64,16 @@ def run_console(horizon: Horizon, host: str, port: int, names: Sequence[str]) ->
     log_lines(logging.WARNING)
     asyncio.run(_serve(horizon, console, listener))
     typer.echo("Stopped.")
+
+
+def _machine() -> tuple[str, ...]:
+    """This machine's name, if a browser could ask for it."""
+    from gravito.horizon.console._security import read_hosts  # noqa: PLC0415  # the extra is only needed here
+
+    try:
+        return read_hosts([socket.gethostname()])
+    except ConfigurationError:
+        return ()
 
 
 async def _serve(horizon: Horizon, console: Console, listener: socket.socket) -> None:
