@@ -79,13 +79,14 @@ class Packer:
         job_id = place.id or how.id or new_id()
         args = self._args(call, job_id)
         due = how.at if how.at is not None else now_ms + how.delay
-        body = Body(FORMAT, definition.name, args, options.version, now_ms, due, self._extra(call, place))
+        extra = self._extra(call, place)
+        body = Body(FORMAT, definition.name, args, options.version, now_ms, due, extra)
         try:
             data = _payload.encode(body)
         except (TypeError, ValueError, NotImplementedError, OverflowError) as error:
             raise _about(definition, f"its metadata cannot be encoded ({error})") from error
-        if len(data) - len(call.data) > self._max_bytes:
-            self._check_rest(definition, body, len(data))
+        if extra is not None and len(data) - len(call.data) > self._max_bytes:
+            self._check_rest(definition, body, extra, len(data))
         priority = PRIORITIES[options.priority] if how.priority is None else how.priority
         limits = self._queues.get(call.queue, ()) if self._queues else ()
         if not _special(options):
@@ -126,9 +127,8 @@ class Packer:
             _payload.encode(self._vault.seal(f"arguments of {definition.name} {job_id}", data))
         )
 
-    def _check_rest(self, definition: Definition, body: Body, size: int) -> None:
+    def _check_rest(self, definition: Definition, body: Body, extra: Extra, size: int) -> None:
         """Refuse what is too large beside the arguments. The jobs of a chain are measured one by one."""
-        extra = body.extra or Extra()
         rest = {
             "tags": extra.tags,
             "metadata": extra.meta,
