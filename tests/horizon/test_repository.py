@@ -12,7 +12,7 @@ import pytest
 from gravito.atlas import Client
 from gravito.atlas._local_cluster import LocalCluster
 from gravito.errors import ConfigurationError, HorizonError
-from gravito.horizon import Concurrency, Rate
+from gravito.horizon import Concurrency, Rate, _scripts
 from gravito.horizon._acts import Acted
 from gravito.horizon._rows import MASKED, Filter, JobRow
 from gravito.horizon.horizon import Horizon, HorizonSettings
@@ -170,6 +170,21 @@ async def test_a_queue_of_the_code_is_paused_ahead_of_its_first_job_and_seen(
     await burst(horizon, "emails")
     assert (await repository.queue("emails")).ready == 0
     assert await repository.names() == ["emails"]
+
+
+async def test_a_queue_that_was_forgotten_and_is_used_again_comes_back(
+    horizon: Horizon, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @horizon.job(queue="mail", results=False)
+    async def send() -> None: ...
+
+    monkeypatch.setattr(_scripts, "_LISTED", 0.0)  # a minute later
+    await send.push()
+    await burst(horizon, "mail")
+    await repository.forget("mail")
+    assert await repository.names() == []
+    await send.push()
+    assert await repository.names() == ["mail"]
 
 
 async def test_a_queue_is_known_as_long_as_a_worker_serves_it(

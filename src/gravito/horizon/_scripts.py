@@ -39,6 +39,7 @@ PASSING: Final = (
     errors.AskError,
 )
 _INNER: Final = re.compile(r"-([A-Z]{3,}) (.*)", re.DOTALL)
+_LISTED: Final = 60.0  # seconds for which a queue is taken to be on the list of queues
 _ENLIST: Final = ("push", "step")  # scripts that make a queue
 _FINAL: Final = (errors.AuthenticationError, errors.TLSError, errors.ProtocolError)
 
@@ -82,7 +83,7 @@ class Caller:
         self._keys = keys
         self._patience = patience
         self._guarded = guarded
-        self._known = False  # the queue is in the list of queues
+        self._listed_until = 0.0  # monotonic seconds; then the queue is put on the list of queues again
         self._opened = False  # the server has told its time, and that it keeps jobs
         # Server's ms less our monotonic ones; this machine's before the server's first answer.
         self._offset = (time.time() - time.monotonic()) * 1000
@@ -131,7 +132,7 @@ class Caller:
         """
         if not self._opened:
             await self.ready()
-        if not self._known and name in _ENLIST:
+        if name in _ENLIST and time.monotonic() >= self._listed_until:
             await self._enlist()
         reply = await self._send(name, args, more, blobs, self._patience if patience is None else patience)
         self._told(reply[0])
@@ -139,7 +140,7 @@ class Caller:
 
     def begin(self, name: str, args: Any) -> Coroutine[Any, Any, Any]:
         """As `run`, but the call is on its way when this returns, not only when that is awaited."""
-        if not self._opened or (not self._known and name in _ENLIST):
+        if not self._opened or (name in _ENLIST and time.monotonic() >= self._listed_until):
             return self.run(name, args)
         call = self._call(name, args, (), ())
         return self._finish(name, call, self._client.execute_command(*call))
@@ -159,7 +160,7 @@ class Caller:
             name, args, *more: as in `run`.
             timeout: seconds to wait for the token.
         """
-        if not self._known and name in _ENLIST:
+        if name in _ENLIST and time.monotonic() >= self._listed_until:
             await self._enlist()
         pipe: Any = self._client.pipeline(transaction=False)  # inside of MULTI nothing blocks
         pipe.blpop([self._keys.wake], timeout)
@@ -171,10 +172,10 @@ class Caller:
         return reply
 
     async def _enlist(self) -> None:
-        """Put the queue on the list of queues, once; for readers, so no reason to fail."""
+        """Put the queue on the list of queues, where somebody may have forgotten it; for readers, so no reason to fail."""
         with suppress(errors.GravitoError):
             await self._client.sadd(self._keys.known, self._keys.queue)
-            self._known = True
+            self._listed_until = time.monotonic() + _LISTED
 
     async def _send(
         self, name: str, args: Any, more: Sequence[str], blobs: Sequence[bytes], patience: float
