@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
+import os
+import pty
 import re
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -44,6 +49,23 @@ def run(*arguments: str, input: str | None = None) -> Result:
     result = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["cache", *arguments], input=input)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result
+
+
+def in_terminal(command: list[str], columns: int) -> str:
+    """What a command prints to a terminal of so many columns."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    process = subprocess.Popen(command, stdout=theirs, stdin=theirs)
+    os.close(theirs)
+    shown = b""
+    try:
+        while more := os.read(ours, 65536):
+            shown += more
+    except OSError:  # the other end is closed
+        pass
+    os.close(ours)
+    assert process.wait(30) == 0
+    return re.sub(r"\x1b\[[0-9;]*m", "", shown.decode()).replace("\r\n", "\n")
 
 
 def with_cache(url: str, work: Callable[[Cache], Awaitable[Any]], **options: Any) -> Any:
@@ -95,6 +117,43 @@ class TestStats:
         assert re.search(r"0\s+1\s+0\.0%", lines["user:{id}"])
         assert re.search(r"0\s+2\s+0\.0%", lines["all"])
         assert "mean run" in lines["template"]
+
+    def test_a_pipe_and_a_narrow_terminal_show_whole_words(
+        self, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        template = "report:{customer_id}:{year}:{month}"
+
+        async def work(cache: Cache) -> None:
+            await cache.remember("report:1", 60, lambda: 1, template=template)
+            await cache.forget("user:1")
+
+        with_cache(url, work)
+        monkeypatch.setenv("COLUMNS", "80")
+        command = [sys.executable, "-m", "gravito.cli", "cache", "stats", "--url", url]
+        piped = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        header, *rows = piped.splitlines()
+        columns = ["template", "hits", "misses", "hit rate", "writes", "forgotten", "runs", "mean run"]
+        assert re.split(r"\s{2,}| (?!rate|run)", header.strip()) == columns  # nothing stale, nothing flushed
+        assert any(row.startswith(template) for row in rows)
+        narrow = in_terminal(command, 80)
+        assert re.search("hits +misses +hit rate +writes +forgotten +runs +mean run", narrow)
+        assert template in re.sub(r"\s{2,}[^\n]*\n", "", narrow)  # folded at most
+
+    def test_a_terminal_that_is_too_narrow_for_all_columns_cuts_none(self, url: str) -> None:
+        async def work(cache: Cache) -> None:
+            await cache.remember("report:1", 60, lambda: 1)
+            await cache.tags("team").flush()
+            await cache.forget("user:1")
+            await cache._client().set("cache:k:junk", "junk")
+            await cache.get("junk")
+
+        with_cache(url, work)
+        header, *rows = in_terminal(
+            [sys.executable, "-m", "gravito.cli", "cache", "stats", "--url", url], 60
+        ).splitlines()
+        columns = r"template +hits +misses +hit rate +writes +forgotten +flushes +errors +runs +mean run"
+        assert re.fullmatch(columns, header)
+        assert [row.split()[0] for row in rows] == ["junk", "report", "team", "user", "all"]
 
     def test_of_another_prefix(self, url: str) -> None:
         with_cache(url, fill, prefix="web")

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from gravito.atlas import Client, Settings
-from gravito.cli._output import complain, echo_json, say, show, table
+from gravito.cli._output import complain, console, echo_json, say, table
 from gravito.cli._server import Connection, Url, settings_of
 from gravito.errors import ConfigurationError, GravitoError, InvalidKeyError
 from gravito.stasis import Cache, Counts, FailSafe
@@ -21,6 +21,12 @@ __all__ = ["app"]
 T = TypeVar("T")
 
 _CHUNK = 1000  # keys forgotten at once
+_COLUMNS = (
+    *("template", "hits", "misses", "hit rate"),
+    *("stale", "writes", "forgotten", "flushes", "errors", "runs", "mean run"),
+)
+_ALWAYS = 4  # of them are shown even if there is nothing in them
+_LEAST = 24  # characters of a template before it is folded
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
@@ -43,7 +49,7 @@ def _group() -> None:
 def stats(
     connection: Connection = None, url: Url = None, prefix: Prefix = "cache", as_json: AsJson = False
 ) -> None:
-    """What all processes together have counted, by template. Processes report every few seconds.
+    """What all processes together have counted, by template, namespaces included. They report every few seconds.
 
     Exit code: 0, or 1 if the server could not be asked.
 
@@ -230,13 +236,19 @@ def _rate(counts: Counts) -> float:
 
 
 def _table(templates: Mapping[str, Counts]) -> None:
-    numbers = (
-        *("hits", "misses", "hit rate", "stale", "writes", "forgotten", "flushes", "errors", "runs"),
-        "mean run",
-    )
+    """On a narrow terminal templates are folded, headers and numbers never are; columns of nothing are left out."""
     rows = [(template or "(no template)", *_row(counts)) for template, counts in templates.items()]
     rows.append(("all", *_row(_sum(templates))))
-    show(table("template", *numbers, rows=rows, right=numbers))
+    used = [at for at, sum_ in enumerate(rows[-1]) if at < _ALWAYS or sum_ not in ("0", "-")]
+    columns, *cells = [[row[at] for at in used] for row in (_COLUMNS, *rows)]
+    made = table(*columns, rows=cells, right=columns[1:])
+    for column in made.columns[1:]:
+        column.no_wrap = True
+    first, *others = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    screen = console()
+    # lines that run over can be read, columns that are cut cannot
+    screen.width = max(screen.width, min(first, _LEAST) + sum(others) + 2 * len(others))
+    screen.print(made)
 
 
 def _row(counts: Counts) -> list[str]:
