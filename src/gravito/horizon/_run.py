@@ -41,7 +41,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -57,6 +56,7 @@ from gravito.errors import (
 )
 from gravito.horizon import _arguments, _backoff, _payload
 from gravito.horizon._current import running
+from gravito.horizon._failed import tell_instance
 from gravito.horizon._logs import escaped
 from gravito.horizon._messages import Claimed, Done, Outcome
 from gravito.horizon._outcome import failure_of, note_of, pack_result, trail_of, waited
@@ -70,7 +70,6 @@ from gravito.horizon._payload import (
     Travel,
     add_attempt,
 )
-from gravito.horizon._places import in_thread
 from gravito.horizon._progress import Teller
 from gravito.horizon.context import JobContext, Signal, Stop
 from gravito.horizon.middleware import tell, tell_after
@@ -384,26 +383,5 @@ class Runner:
             failure = failure_of(job, error)  # its words: those of an encrypted job stay out of the log
             said = escaped(failure.message)  # for handlers of the application's own
             log.error("job %s %s is dead: %s: %s", escaped(job.name), job.id, failure.type, said)
-            await self._tell_instance(job, error)
+            await tell_instance(job, error)
             await tell_after(hooks.died, job, error)
-
-    async def _tell_instance(self, job: JobContext, error: BaseException) -> None:
-        """`failed` of the class form."""
-        definition = job.definition
-        if definition is None or definition.method is None or job.stopped == "lost":
-            return
-        try:
-            if job.instance is None and job.broken is None:
-                job.instance = definition.target(*job.args, **job.kwargs)
-            if job.instance is not None:
-                failed = job.instance.failed
-                # a plain one may block, as a plain `handle` may
-                answer = (
-                    failed(error)
-                    if inspect.iscoroutinefunction(failed)
-                    else await asyncio.to_thread(in_thread, failed, error)
-                )
-                if inspect.isawaitable(answer):
-                    await answer
-        except BaseException:  # also one that exits or releases: the job is dead already
-            log.exception("failed() of job %s %s failed", job.name, job.id)
