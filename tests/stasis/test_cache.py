@@ -60,6 +60,7 @@ def test_the_rooms_names() -> None:
         "Store",
         "StoreDownError",
         "SyncCache",
+        "SyncLimiter",
         "SyncTaggedCache",
         "TaggedCache",
         "TieredStore",

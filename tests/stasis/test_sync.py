@@ -53,6 +53,19 @@ class TestMethods:
         assert sync.get("e") is None
         assert sync.stats().writes > 0
 
+    def test_a_limiter(self, sync: SyncCache) -> None:
+        logins = sync.limiter("login:{ip}", limit=2, per=60)
+        assert logins.check(ip=1).remaining == 2
+        assert [logins.attempt(ip=1).allowed, bool(logins.wait(0, ip=1)), logins.attempt(ip=1).allowed] == [
+            *(True, True, False)
+        ]
+        with pytest.raises(errors.LimitExceededError):
+            logins.hit(ip=1)
+        assert logins.attempt(ip=2)
+        assert logins.reset(ip=1) is True
+        assert logins.hit(ip=1).remaining == 1
+        assert repr(logins) == "<SyncLimiter of <Limiter 'login:{ip}' 2 in 60 s, fixed>>"
+
     def test_tags_and_namespaces(self, sync: SyncCache) -> None:
         reports = sync.namespace("reports")
         assert reports.tags("t").remember("k", 60, lambda: 1) == 1

@@ -9,7 +9,7 @@ from gravito.stasis._null import NullStore
 from gravito.stasis._policy import Result
 from gravito.stasis._redis import RedisStore
 from gravito.stasis._stats import CacheStats, Counts
-from gravito.stasis._sync import SyncCache, SyncTaggedCache
+from gravito.stasis._sync import SyncCache, SyncLimiter, SyncTaggedCache
 from gravito.stasis._tags import TaggedCache
 from gravito.stasis._tiered import TieredStore
 from gravito.stasis.cache import Cache
@@ -38,6 +38,7 @@ __all__ = [
     "Store",
     "StoreDownError",
     "SyncCache",
+    "SyncLimiter",
     "SyncTaggedCache",
     "TaggedCache",
     "TieredStore",

@@ -16,9 +16,10 @@ from gravito.stasis._stats import CacheStats
 from gravito.stasis._tags import TaggedCache
 from gravito.stasis._ttl import TTL
 from gravito.stasis.cache import Cache
+from gravito.stasis.limiter import Limiter
 from gravito.stasis.lock import Lease, Lock
 
-__all__ = ["SyncCache", "SyncTaggedCache"]
+__all__ = ["SyncCache", "SyncLimiter", "SyncTaggedCache"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -28,7 +29,7 @@ def _waits(method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]) -> Cal
     """A method that waits for an asynchronous one of the same name."""
     name = method.__name__
 
-    def wait(self: _Waiting, /, *args: P.args, **options: P.kwargs) -> T:
+    def wait(self: Any, /, *args: P.args, **options: P.kwargs) -> T:
         found: T = portal.call(lambda: getattr(self._view, name)(*args, **options))
         return found
 
@@ -84,6 +85,22 @@ class _Waiting:
         return portal.call_with(factory, lambda run: view.flexible(key, fresh, stale, run, **options))  # type: ignore[arg-type]  # as above
 
 
+class SyncLimiter:
+    """`Limiter`, for code without an event loop. `wait` blocks the thread."""
+
+    def __init__(self, limiter: Limiter) -> None:
+        self._view = limiter
+
+    def __repr__(self) -> str:
+        return f"<SyncLimiter of {self._view!r}>"
+
+    attempt = _waits(Limiter.attempt)
+    check = _waits(Limiter.check)
+    hit = _waits(Limiter.hit)
+    wait = _waits(Limiter.wait)
+    reset = _waits(Limiter.reset)
+
+
 class SyncTaggedCache(_Waiting):
     """`TaggedCache`, for code without an event loop."""
 
@@ -121,6 +138,10 @@ class SyncCache(_Waiting):
             portal.call(lambda: lease.__aexit__(kind, error, trace))
             raise
         portal.call(lambda: lease.__aexit__(None, None, None))
+
+    def limiter(self, name: str, **options: Any) -> SyncLimiter:
+        """As `Cache.limiter`."""
+        return SyncLimiter(self._view.limiter(name, **options))
 
     def warm(
         self, factories: Mapping[str, Factory], ttl: TTL | Unset = UNSET, **options: Any
