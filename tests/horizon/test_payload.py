@@ -501,6 +501,23 @@ async def test_a_version_without_an_upgrade_is_buried(redis: Client) -> None:
             await horizon.handle(handle.id).result(5)
 
 
+async def test_an_upgrade_that_exits_ends_its_job_alone(redis: Client) -> None:
+    async with Horizon(redis) as horizon:
+
+        @horizon.job(name="x")
+        async def one() -> None: ...
+
+        handle = await one.push()
+    async with Horizon(redis) as horizon:
+
+        @horizon.job(name="x", version=2, upgrade=lambda version, arguments: sys.exit(3))
+        async def two() -> None: ...
+
+        await drain(horizon)
+        with pytest.raises(JobFailedError, match="SystemExit"):
+            await horizon.handle(handle.id).result(5)
+
+
 async def test_context_variables_tags_and_metadata_go_along(redis: Client) -> None:
     tenant: ContextVar[str] = ContextVar("tenant")
     unset: ContextVar[int] = ContextVar("unset")

@@ -201,7 +201,7 @@ class Runner:
                 job.args, job.kwargs = self._decode_other(definition, body, job.id)
             if definition.injected:
                 self._horizon.injection(definition, job)
-        except Exception as error:  # it will not get better by itself: kept among the dead, with this reason
+        except (Exception, SystemExit) as error:  # it will not get better by itself: kept among the dead, with it
             job.broken = error
         return job
 
