@@ -567,7 +567,7 @@ async def test_what_is_no_type(cache: Cache, wanted: Any) -> None:
     await cache.put("k", 1, 60)
     await cache.put("boxed", {1, 2}, 60)
     await cache.increment("n")
-    for key in ("k", "boxed", "n"):
+    for key in ("k", "boxed", "n", "nothing"):
         reads: tuple[Callable[..., Awaitable[Any]], ...] = (
             partial(cache.get, key),
             partial(cache.many, [key]),

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from gravito import errors
+from gravito.stasis._annotations import check_type
 from gravito.stasis._blob import NEGATIVE, PENDING, SERVE_STALE
 from gravito.stasis._codec import LATER
 from gravito.stasis._policy import UNSET
@@ -185,6 +186,7 @@ class Values(Writing):
             core.unreadable(entry, error, template)
             value = UNSET
         if value is UNSET:
+            check_type(type)  # where there is a value, reading it says that
             counts.misses += 1
             if core.events.miss:
                 core.tell("miss", key, template)
