@@ -7,6 +7,7 @@ import datetime as dt
 import decimal
 import enum
 import hashlib
+import sys
 import uuid
 from contextvars import ContextVar
 from typing import Annotated, Any, TypedDict
