@@ -201,7 +201,7 @@ class Runner:
                 job.args, job.kwargs = self._decode_other(definition, body, job.id)
             if definition.injected:
                 self._horizon.injection(definition, job)
-        except (Exception, SystemExit) as error:  # it will not get better by itself: kept among the dead, with it
+        except (Exception, SystemExit) as error:  # it will not get better: kept among the dead, with this
             job.broken = error
         return job
 
