@@ -208,12 +208,12 @@ async def test_a_claim_holds_while_its_value_is_compressed(
         return compress(data, number)
 
     monkeypatch.setattr("gravito.stasis._codec.compress", slow)
-    one = Cache(cache._core.store, codec=Codec(compression="zlib"), fail_safe=PATIENT, lease=0.3)
+    one = Cache(cache._core.store, codec=Codec(compression="zlib"), fail_safe=PATIENT, lease=1)
     other = Cache(cache._core.store, fail_safe=PATIENT)  # as in another process
     first = asyncio.create_task(one.remember("k", 60, lambda: "x" * 500_000))
     await until(lambda: one.stats().runs)
     second = asyncio.create_task(other.remember("k", 60, lambda: "another"))
-    await asyncio.sleep(0.8)  # longer than the lease
+    await asyncio.sleep(1.8)  # longer than the lease
     go.set()
     assert await first == await second == "x" * 500_000
 
@@ -234,10 +234,10 @@ async def test_pull_gives_to_one(cache: Cache) -> None:
 
 
 async def test_touch(cache: Cache) -> None:
-    await cache.put("k", 1, 0.1)
+    await cache.put("k", 1, 1)
     assert await cache.touch("k", 60)
     assert not await cache.touch("none", 60)
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(1.1)
     assert await cache.get("k") == 1
     assert await cache.touch("k", None)
     assert await cache._core.store.remaining(["cache:k:k"]) == [-1]

@@ -62,7 +62,7 @@ class JobContext:
 
     # Defaults of the class: one context is made for each run, and few runs change these.
     instance: Job | None = None  # of the class form
-    broken: Exception | None = None  # why it cannot be run
+    broken: BaseException | None = None  # why it cannot be run
     started: float = 0.0  # epoch ms, the server's clock
     observed: bool = False  # telemetry tells of this run
     stopped: Stop | None = None  # why the worker ended it
